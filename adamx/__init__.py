@@ -1,0 +1,17 @@
+"""Adam for JAX, as three optax transformations that read like the paper."""
+
+from adamx.core.composition import join as join
+from adamx.core.correction import bias_correction as bias_correction
+from adamx.core.correction import uncorrected as uncorrected
+from adamx.core.decay import add_decayed_weights as add_decayed_weights
+from adamx.core.message import Moments as Moments
+from adamx.core.moments import MomentsState as MomentsState
+from adamx.core.moments import on_first_moment as on_first_moment
+from adamx.core.moments import scale_by_moments as scale_by_moments
+from adamx.core.rate import scale_by_lr as scale_by_lr
+from adamx.optimizers.adam import adam as adam
+from adamx.optimizers.adam import scale_by_adam as scale_by_adam
+from adamx.optimizers.adamw import adamw as adamw
+from adamx.optimizers.nadam import nesterov as nesterov
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Algorithm 1 and its weight decay, one stage a file."""

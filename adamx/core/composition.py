@@ -1,0 +1,82 @@
+"""How stages become one transformation: `join` under one state, `chain` under a tuple of states."""
+
+from typing import Any
+
+import optax
+
+
+def join(
+    first: optax.GradientTransformation, *rest: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """Runs stateless stages behind the first and keeps the first one's state alone.
+
+    So `scale_by_adam`, three stages, has the state of `optax.scale_by_adam`, one.
+
+    Args:
+        first: any transformation.
+        *rest: transformations whose state is `optax.EmptyState()`.
+
+    Returns:
+        A transformation with the state of `first`.
+
+    Raises:
+        TypeError: at init, a stage of `rest` has a state: use `optax.chain`.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.join(adamx.scale_by_moments(), adamx.bias_correction())
+        >>> type(tx.init(jnp.zeros(1))).__name__
+        'MomentsState'
+    """
+    head, tail = optax.with_extra_args_support(first), [optax.with_extra_args_support(tx) for tx in rest]
+
+    def init(params: optax.Params) -> optax.OptState:
+        for i, tx in enumerate(tail, start=1):
+            state = tx.init(params)
+            if state != optax.EmptyState():
+                raise TypeError(f"join: stage {i} has a state, {type(state).__name__}: use optax.chain instead")
+        return head.init(params)
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, optax.OptState]:
+        updates, state = head.update(updates, state, params, **extra_args)
+        for tx in tail:
+            updates, _ = tx.update(updates, optax.EmptyState(), params, **extra_args)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def wrong_state(expected: str, state: Any) -> TypeError:
+    """The error for a state that init did not return: what came, and what usually went wrong."""
+    keys = f" with the keys {sorted(map(str, state))}" if isinstance(state, dict) else ""
+    length = f" of {len(state)}" if isinstance(state, list | tuple) else ""
+    return TypeError(
+        f"expected the state that init returned, {expected}, got {type(state).__name__}{length}{keys}. "
+        "The order of arguments is update(gradients, state, params). A checkpoint restores to the right types with "
+        "tx.init(params) as its template; a state of optax with the same fields becomes adamx.MomentsState(*state)"
+    )
+
+
+def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Runs `optax.chain`, and says what came where its state should have been.
+
+    Raises:
+        TypeError: at update, a state that is not the tuple that init returned.
+    """
+    chained = optax.chain(*stages)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if not isinstance(state, tuple) or hasattr(state, "_fields") or len(state) != len(stages):
+            raise wrong_state(f"a tuple of {len(stages)} states", state)
+        return chained.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(chained.init, update)
+
+
+def no_state(params: optax.Params) -> optax.OptState:
+    """The init of a stage that keeps nothing."""
+    return optax.EmptyState()

@@ -1,0 +1,101 @@
+"""Stage 2, lines 9 to 11 of Algorithm 1 without its α: the bias correction and the quotient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import hyperparameters, numerics
+from adamx.core.composition import no_state
+from adamx.core.message import check_is_moments
+from adamx.numerics import Scalar
+from adamx.trees import map_leaves, result_dtype
+
+
+def _corrected(moment: jax.Array, weight: Scalar) -> jax.Array:
+    """`moment / weight`; a weight of exactly the number 1.0 says that it is corrected already."""
+    if isinstance(weight, float) and weight == 1.0:
+        return moment
+    return numerics.divide(moment, jnp.asarray(weight).astype(numerics.real_dtype(moment.dtype)))
+
+
+def _update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
+    """The gradient's dtype; float32 for a float8 gradient, complex where the parameter is."""
+    dtype = jnp.result_type(g)
+    if jnp.finfo(dtype).bits < 16 or jnp.iscomplexobj(direction) != jnp.issubdtype(dtype, jnp.complexfloating):
+        return direction.dtype
+    return dtype
+
+
+def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
+    """Divides both moments by the weight they have seen, and the first by the root of the second.
+
+    `m̂_t = m_t / (1-β1^t)`, `v̂_t = v_t / (1-β2^t)`, `u_t = m̂_t / (√(v̂_t + ε_root) + ε)`.
+
+    Kingma & Ba (2015), Algorithm 1, lines 9 to 11. The weights come with the `Moments`.
+
+    Args:
+        eps: ε >= 0, in units of the gradient. With ε = 0 a gradient that was always 0 gives 0.
+        eps_root: ε_root >= 0, in units of the squared gradient.
+
+    Returns:
+        A stateless transformation from `Moments` to the direction u, a tree of the parameters' shapes in the dtype of
+        the gradients (float32 for float8 gradients).
+
+    Raises:
+        ValueError: eps or eps_root negative, infinite, NaN or not a scalar.
+        TypeError: eps or eps_root not a number; at update, anything but `Moments`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(b1=0.2), adamx.bias_correction(eps=0.0))
+        >>> direction, _ = tx.update(jnp.array([10.0, 0.0]), tx.init(jnp.zeros(2)))
+        >>> direction.round(2)
+        Array([1., 0.], dtype=float32)
+    """
+    eps = hyperparameters.nonnegative("eps", eps)
+    eps_root = hyperparameters.nonnegative("eps_root", eps_root)
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        moments = check_is_moments("bias_correction()", updates)
+
+        def direction(m: jax.Array, v: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+            dtype = numerics.real_dtype(result_dtype(m, v))
+            m, v = m.astype(dtype) if not jnp.iscomplexobj(m) else m, v.astype(dtype)
+            m_hat = _corrected(m, moments.mu_weight)  # line 9
+            v_hat = _corrected(v, moments.nu_weight)  # line 10
+            u = numerics.direction(  # line 11
+                m_hat, v_hat, numerics.as_scalar(eps, dtype), numerics.as_scalar(eps_root, dtype)
+            )
+            return (u.astype(_update_dtype(g, u)),)
+
+        return map_leaves(direction, 1, moments.mu, moments.nu, moments.gradients)[0], state
+
+    return optax.GradientTransformationExtraArgs(no_state, update)
+
+
+def uncorrected(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
+    """The quotient without the correction, `u_t = m_t / (√(v_t + ε_root) + ε)`: for ablations.
+
+    Its first steps are wrong by `(1-β1)/√(1-β2)`, 3.2 at the defaults and 100 at β2 = 0.999999 (Kingma & Ba, section
+    6.4). Arguments, state and errors are those of `bias_correction`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.uncorrected())
+        >>> direction, _ = tx.update(jnp.array([10.0]), tx.init(jnp.zeros(1)))
+        >>> direction.round(2)
+        Array([3.1599998], dtype=float32)
+    """
+    quotient = bias_correction(eps, eps_root)
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        moments = check_is_moments("uncorrected()", updates)
+        return quotient.update(moments.replace(mu_weight=1.0, nu_weight=1.0), state, params)
+
+    return optax.GradientTransformationExtraArgs(no_state, update)

@@ -1,0 +1,82 @@
+"""The weight decay of AdamW, between stage 2 and stage 3."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import hyperparameters, numerics
+from adamx.core.moments import increment
+from adamx.core.rate import ScalarOrSchedule, check_schedule
+from adamx.numerics import Scalar
+from adamx.trees import map_leaves, result_dtype
+
+Mask = Any | Callable[[optax.Params], Any]
+
+
+class WeightDecaySchedule(NamedTuple):
+    """State of a scheduled weight decay: the number of steps taken, an int32 scalar."""
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def add_decayed_weights(
+    weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Adds the parameters times λ to the direction, `u_t + λ θ_{t-1}`.
+
+    Loshchilov & Hutter (2019), arXiv 1711.05101, Algorithm 2, line 12, with λ multiplied by the learning rate that
+    follows, as in optax and torch. Computed in float32 or wider; the dtype that came goes out.
+
+    Args:
+        weight_decay: λ >= 0, per unit of learning rate, or a schedule of the step count.
+        mask: which leaves decay: a tree of booleans, a prefix of the parameters, or a function from them to one.
+
+    Returns:
+        A transformation without state for a number; for a schedule it keeps a count. With a mask the state is wrapped
+        in `optax.MaskedState`.
+
+    Raises:
+        ValueError: a negative, infinite or NaN λ; at update, no parameters.
+        TypeError: λ neither number nor schedule.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.add_decayed_weights(0.5)
+        >>> params = jnp.array([2.0])
+        >>> tx.update(jnp.array([1.0]), tx.init(params), params)[0]
+        Array([2.], dtype=float32)
+    """
+    decay = weight_decay if callable(weight_decay) else hyperparameters.nonnegative("weight_decay", weight_decay)
+
+    def decayed_by(lam: Scalar) -> Callable[[jax.Array, jax.Array], tuple[jax.Array]]:
+        def formula(u: jax.Array, p: jax.Array) -> tuple[jax.Array]:
+            dtype = result_dtype(u, p)
+            wide_u, wide_p = jnp.asarray(u, dtype), jnp.asarray(p, dtype)
+            return ((wide_u + numerics.as_scalar(lam, dtype) * wide_p).astype(jnp.result_type(u)),)
+
+        return formula
+
+    def init(params: optax.Params) -> optax.OptState:
+        if not callable(decay):
+            return optax.EmptyState()
+        check_schedule("weight_decay", decay)
+        return WeightDecaySchedule(jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if params is None:
+            raise ValueError("weight decay needs the parameters: tx.update(gradients, state, params)")
+        if not callable(decay):
+            if isinstance(decay, float) and decay == 0.0:
+                return updates, state
+            return map_leaves(decayed_by(decay), 1, updates, params)[0], state
+        count = jnp.asarray(state.count)
+        lam = hyperparameters.scalar("the value of the weight_decay schedule", decay(count))
+        return map_leaves(decayed_by(lam), 1, updates, params)[0], WeightDecaySchedule(increment(count))
+
+    tx = optax.GradientTransformationExtraArgs(init, update)
+    return tx if mask is None else optax.masked(tx, mask)

@@ -1,0 +1,89 @@
+"""The message between stage 1 and stage 2: what lines 9 to 11 need of lines 5 to 8."""
+
+import dataclasses
+from typing import Any, NoReturn
+
+import jax
+
+from adamx.numerics import Scalar
+from adamx.trees import Tree
+
+HINT = (
+    "Moments is the message from scale_by_moments to bias_correction, not a tree of arrays: "
+    "put other transformations before scale_by_moments() or after bias_correction(), "
+    "and end the pair with bias_correction() or, to leave the correction out, uncorrected(). "
+    "on_first_moment(tx) applies tx to m alone; moments.as_dict() is a plain tree to look at"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """Both moments after a step, with all that the second stage may want to know of the first.
+
+    It lives inside one `update` and is never stored. JAX cannot look inside it: a transformation of optax placed
+    between the stages would otherwise rescale or add noise to `nu` without a word.
+
+    Attributes:
+        count: the step t, an int32 scalar that starts at 1 and saturates.
+        gradients: g_t as it came.
+        mu: m_t, in compute precision (float32 or wider).
+        nu: v_t, in compute precision, real and non-negative.
+        b1: β1.
+        b2: β2.
+        mu_weight: what m̂ = m / weight divides by, 1-β1^t; the number 1.0 if m is corrected already.
+        nu_weight: what v̂ = v / weight divides by, 1-β2^t; the number 1.0 if v is corrected already.
+        precise: whether weights are computed in the form that is exact for β near 1.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> stage = adamx.scale_by_moments(b1=0.2)
+        >>> moments, state = stage.update(jnp.array([10.0]), stage.init(jnp.zeros(1)))
+        >>> moments.as_dict()["mu"], round(float(moments.mu_weight), 4)
+        (Array([8.], dtype=float32), 0.8)
+    """
+
+    count: jax.Array
+    gradients: Tree
+    mu: Tree
+    nu: Tree
+    b1: Scalar
+    b2: Scalar
+    mu_weight: Scalar
+    nu_weight: Scalar
+    precise: bool = False
+
+    def replace(self, **changes: Any) -> "Moments":
+        """A copy with some fields changed: how a stage of your own answers."""
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a plain dict of trees, which may leave a jitted function."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError(HINT)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __pow__ = __neg__ = __abs__ = _refuse
+    __jax_array__ = __array__ = __iter__ = __len__ = __getitem__ = _refuse
+
+
+def _flatten(moments: Moments) -> NoReturn:
+    raise TypeError(HINT)
+
+
+def _unflatten(aux: Any, children: Any) -> NoReturn:
+    raise TypeError(HINT)
+
+
+jax.tree_util.register_pytree_node(Moments, _flatten, _unflatten)
+
+
+def check_is_moments(stage: str, updates: Any) -> Moments:
+    """The message itself, or a TypeError that says which stage must come before."""
+    if not isinstance(updates, Moments):
+        raise TypeError(
+            f"{stage} takes the Moments that scale_by_moments emits, got {type(updates).__name__}: "
+            f"optax.chain(adamx.scale_by_moments(), adamx.{stage}, adamx.scale_by_lr(learning_rate))"
+        )
+    return updates

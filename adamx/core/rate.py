@@ -1,0 +1,93 @@
+"""Stage 3, the α of line 11 in Algorithm 1."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import hyperparameters, numerics
+from adamx.core.moments import increment
+from adamx.numerics import Scalar
+from adamx.trees import map_leaves
+
+ScalarOrSchedule = Scalar | Callable[[Any], Any]
+
+
+def _check_rate(learning_rate: Any) -> ScalarOrSchedule:
+    """A learning rate in the form the stage uses, or an error that says what to write instead."""
+    usage = "usage: adamx.adam(1e-3), or adamx.adam(schedule) with a schedule from optax"
+    if isinstance(learning_rate, optax.GradientTransformation):
+        raise TypeError(f"learning_rate must be a number or a schedule, got another optimizer; {usage}")
+    if isinstance(learning_rate, dict | list | tuple):
+        kind = type(learning_rate).__name__
+        raise TypeError(f"learning_rate must be a number or a schedule, got a tree ({kind}); {usage}")
+    if callable(learning_rate):
+        return learning_rate
+    return hyperparameters.nonnegative("learning_rate", learning_rate)
+
+
+def check_schedule(name: str, schedule: Callable[[Any], Any]) -> None:
+    """Calls a schedule once, at step 0; a TypeError names it if it does not give a real number."""
+    label = f"{name} schedule {getattr(schedule, '__name__', repr(schedule))}"
+    try:
+        value = schedule(jnp.zeros([], jnp.int32))
+    except TypeError as error:
+        raise TypeError(f"{label} must take the step count and return a number: {error}") from error
+    try:
+        hyperparameters.scalar(f"the value of the {label}", value)
+    except ValueError as error:
+        raise TypeError(str(error)) from error
+
+
+def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+    """Multiplies by the negative learning rate, `-α_t u_t`.
+
+    Kingma & Ba (2015), Algorithm 1, line 11. Computed in float32 or wider; the dtype that came goes out.
+
+    Args:
+        learning_rate: α >= 0, in units of the parameters; or a schedule from the number of steps taken before this
+            one, an int32 scalar, to α.
+
+    Returns:
+        A transformation of trees of arrays, without state for a number; for a schedule the state is
+        `optax.ScaleByScheduleState(count)`.
+
+    Raises:
+        ValueError: a negative, infinite or NaN number, or an array with dimensions.
+        TypeError: neither number nor schedule; at init, a schedule that does not give a number; at update, `Moments`,
+            which need `bias_correction` first.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.scale_by_lr(0.5)
+        >>> tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))[0]
+        Array([-1.], dtype=float32)
+    """
+    rate = _check_rate(learning_rate)
+
+    def scaled_by(alpha: Scalar) -> Callable[[jax.Array], tuple[jax.Array]]:
+        def formula(u: jax.Array) -> tuple[jax.Array]:
+            dtype = jnp.result_type(u)
+            wide = jnp.asarray(u, numerics.compute_dtype(dtype))
+            return ((numerics.as_scalar(-alpha, wide.dtype) * wide).astype(dtype),)  # line 11
+
+        return formula
+
+    def init(params: optax.Params) -> optax.OptState:
+        if not callable(rate):
+            return optax.EmptyState()
+        check_schedule("learning_rate", rate)
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if not callable(rate):
+            return map_leaves(scaled_by(rate), 1, updates)[0], state
+        count = jnp.asarray(state.count)
+        alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
+        return map_leaves(scaled_by(alpha), 1, updates)[0], optax.ScaleByScheduleState(increment(count))
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,129 @@
+"""The formulas of Adam, each on one array: no trees, no state, no defaults.
+
+Letters and line numbers are those of Algorithm 1 in Kingma & Ba (2015), arXiv 1412.6980. Arrays arrive in compute
+precision (float32 or wider) and a decay rate is either a Python float or a scalar of the array's own dtype. The order
+of operations is part of the contract: it is the one that gives the same bits as optax.adam.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+Scalar = float | jax.Array
+"""A hyperparameter: a Python float, or a scalar array that may be traced."""
+
+
+def compute_dtype(*dtypes: DTypeLike) -> jnp.dtype:
+    """The precision in which arrays of the given dtypes are averaged: float32, or wider where one of them is wider."""
+    wide = any(jnp.finfo(d).bits == 64 for d in dtypes)
+    if any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
+        return jnp.dtype(jnp.complex128 if wide else jnp.complex64)
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def real_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of the real part: complex64 to float32, complex128 to float64, any other unchanged."""
+    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.dtype(dtype)
+
+
+def as_scalar(value: Scalar, dtype: DTypeLike) -> Scalar:
+    """A hyperparameter ready to meet an array of this dtype without changing it: Python floats already are."""
+    return value if isinstance(value, float) else jnp.asarray(value).astype(dtype)
+
+
+def ema(decay: Scalar, average: jax.Array, x: jax.Array, *, precise: bool = False) -> jax.Array:
+    """Lines 7 and 8: `β a + (1-β) x`, an exponentially weighted mean.
+
+    The precise form `a + ((1-β) x - (1-β) a)` keeps the fixed point `a = x` for every β: in the plain one the float32
+    neighbours of β and 1-β do not add up to 1, and the average drifts off by that much divided by 1-β.
+    """
+    if precise:
+        return average + ((1 - decay) * x - (1 - decay) * average)
+    return (1 - decay) * x + decay * average
+
+
+@functools.partial(jax.jit, inline=True)
+def _plain_weight(decay: jax.Array, count: jax.Array) -> jax.Array:
+    return 1 - decay**count
+
+
+def ema_weight(decay: Scalar, count: jax.Array, *, precise: bool = False) -> jax.Array:
+    """Lines 9 and 10: `1 - β^t`, the weight that an average from zero has seen after t steps.
+
+    Compiled also outside jit: evaluated op by op, the plain form differs from the compiled one by 7e-6. The precise
+    form is `-expm1(t log β)`, its logarithm taken in float64 on the host, split in two floats so that the product
+    with t keeps every digit of it.
+    """
+    if not precise:
+        return _plain_weight(decay, count)
+    if not isinstance(decay, float):
+        raise TypeError(f"a precise weight needs the decay rate as a Python float, got {decay!r}")
+    t = count.astype(jnp.result_type(float))
+    log_decay = math.log(decay) if decay > 0 else -math.inf
+    head = float(jnp.finfo(t.dtype).dtype.type(log_decay))
+    tail = log_decay - head if math.isfinite(log_decay) else 0.0
+    return -jnp.expm1(t * head) - jnp.exp(t * head) * jnp.expm1(t * tail)
+
+
+def square(g: jax.Array) -> jax.Array:
+    """`g²`, for complex g the real `|g|²`."""
+    if jnp.iscomplexobj(g):
+        return g.real * g.real + g.imag * g.imag
+    return g * g
+
+
+def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
+    """M held within twice the root of the largest v, so that no finite gradient makes a step of more than 2 α.
+
+    v saturates where g² overflows (`saturate_second_moment`); an m beyond its root would then be divided by too
+    little. optax's m gets there only in steps in which its v is infinite. An infinite or NaN m passes: it must show.
+    """
+    if jnp.iscomplexobj(m):
+        return jax.lax.complex(bound_first_moment(m.real, stored), bound_first_moment(m.imag, stored))
+    limit = min(2.0 ** (jnp.finfo(m.dtype).maxexp // 2 + 1), float(jnp.finfo(stored).max))
+    beyond = (jnp.abs(m) > limit) & (jnp.abs(m) < jnp.inf)
+    return jnp.where(beyond, jnp.where(m > 0, limit, -limit).astype(m.dtype), m)
+
+
+def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
+    """V held at the largest finite number of the dtype that stores it, from where it decays again; NaN stays NaN.
+
+    A select after the sum, on the value that is both emitted and stored: any other place changes how the compiler
+    contracts the sum, or takes the loop out of its vector form.
+    """
+    largest = float(jnp.finfo(stored).max)
+    overflows = v > largest if jnp.finfo(stored).bits < jnp.finfo(v.dtype).bits else v == jnp.inf
+    return jnp.where(overflows, jnp.asarray(largest, v.dtype), v)
+
+
+@jax.custom_jvp
+def root(x: jax.Array) -> jax.Array:
+    """`√x`, whose derivative at 0 is taken as 0 instead of infinite, so that the update has a finite gradient."""
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    y = root(x)
+    at_zero = y == 0
+    slope = 0.5 / jnp.where(at_zero, jnp.ones_like(y), y)
+    return y, jnp.where(at_zero, jnp.zeros_like(y), slope) * tangent
+
+
+def divide(x: jax.Array, real: jax.Array) -> jax.Array:
+    """`x / real` for real or complex x, the parts of a complex x divided one by one."""
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(x.real / real, x.imag / real)
+    return x / real
+
+
+def direction(m: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax.Array:
+    """Line 11 without its α: `m / (√(v + ε_root) + ε)`, and 0 where m and the denominator are both 0."""
+    denominator = root(v + eps_root) + eps
+    if not (isinstance(eps, float) and eps >= jnp.finfo(v.dtype).tiny):
+        denominator = jnp.where(denominator == 0, jnp.ones_like(denominator), denominator)
+    return divide(m, denominator)

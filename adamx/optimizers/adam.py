@@ -1,0 +1,92 @@
+"""Adam, Kingma & Ba (2015): the three stages in a row."""
+
+import optax
+from jax.typing import DTypeLike
+
+from adamx.core.composition import chain, join
+from adamx.core.correction import bias_correction
+from adamx.core.moments import scale_by_moments
+from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.hyperparameters import flag, names_hints
+from adamx.numerics import Scalar
+from adamx.optimizers.nadam import nesterov as look_ahead
+
+
+@names_hints
+def scale_by_adam(
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Stages 1 and 2 joined: gradients in, direction out, one `MomentsState` kept.
+
+    Arguments and errors are those of `scale_by_moments` and `bias_correction`, in the order of
+    `optax.scale_by_adam`; `nesterov` puts the stage of that name between them.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.scale_by_adam()
+        >>> tx.update(jnp.array([-3.0]), tx.init(jnp.zeros(1)))[0]
+        Array([-0.9999934], dtype=float32)
+    """
+    moments = scale_by_moments(b1, b2, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise)
+    between = [look_ahead()] if flag("nesterov", nesterov) else []
+    return join(moments, *between, bias_correction(eps, eps_root))
+
+
+@names_hints
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam, a drop-in for `optax.adam`: the same arguments, updates and layout of the state.
+
+    `θ_t = θ_{t-1} - α m̂_t / (√(v̂_t + ε_root) + ε)`.
+
+    Kingma & Ba, "Adam: A Method for Stochastic Optimization" (2015), arXiv 1412.6980, Algorithm 1.
+
+    Args:
+        learning_rate: α, see `scale_by_lr`.
+        b1: β1, see `scale_by_moments`.
+        b2: β2, likewise.
+        eps: ε, see `bias_correction`.
+        eps_root: ε_root, likewise.
+        mu_dtype: the dtype that stores m, see `scale_by_moments`.
+        nesterov: Nesterov's momentum, see the stage `nesterov`.
+        nu_dtype: the dtype that stores v, see `scale_by_moments`.
+        precise: exact for β close to 1 instead of optax's bits, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates for `optax.apply_updates`, in the gradients' dtype; its state is
+        `(MomentsState(count, mu, nu), state of scale_by_lr)`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, adamx
+        >>> loss = lambda x: jnp.sum(x**2)
+        >>> tx, x = adamx.adam(0.1), jnp.array([1.0, 2.0])
+        >>> state = tx.init(x)
+        >>> for _ in range(100):
+        ...     updates, state = tx.update(jax.grad(loss)(x), state)
+        ...     x = optax.apply_updates(x, updates)
+        >>> bool(loss(x) < 1e-2)
+        True
+    """
+    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype, precise=precise)
+    return chain(direction, scale_by_lr(learning_rate))

@@ -1,0 +1,53 @@
+"""NAdam, Dozat (2016): Nesterov's momentum inside the first moment."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import numerics
+from adamx.core.composition import no_state
+from adamx.core.message import check_is_moments
+from adamx.core.moments import increment
+from adamx.trees import map_leaves
+
+
+def nesterov() -> optax.GradientTransformationExtraArgs:
+    """Looks one step ahead with m, between stage 1 and stage 2.
+
+    `m̂_t = β1 m_t / (1-β1^{t+1}) + (1-β1) g_t / (1-β1^t)`, which replaces line 9.
+
+    Dozat, "Incorporating Nesterov Momentum into Adam" (2016), Algorithm 2, without its factor β2 on v̂, as in optax.
+
+    Returns:
+        A stateless transformation from `Moments` to `Moments` whose m is corrected already.
+
+    Raises:
+        TypeError: its update does not get `Moments`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.nesterov(), adamx.bias_correction())
+        >>> direction, _ = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
+        >>> direction.round(4)
+        Array([1.4736999], dtype=float32)
+    """
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, optax.OptState]:
+        moments = check_is_moments("nesterov()", updates)
+        next_weight = numerics.ema_weight(moments.b1, increment(moments.count), precise=moments.precise)
+
+        def ahead(m: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+            real = numerics.real_dtype(m.dtype)
+            b1 = numerics.as_scalar(moments.b1, m.dtype)
+            g = numerics.bound_first_moment(jnp.asarray(g, m.dtype), real)
+            m_next = numerics.divide(m, next_weight.astype(real))
+            g_now = numerics.divide(g, jnp.asarray(moments.mu_weight, real))
+            return (b1 * m_next + (1 - b1) * g_now,)
+
+        return moments.replace(mu=map_leaves(ahead, 1, moments.mu, moments.gradients)[0], mu_weight=1.0), state
+
+    return optax.GradientTransformationExtraArgs(no_state, update)

@@ -1,0 +1,118 @@
+"""From one array to a tree of them: the check that trees fit, and the lift of a formula to their leaves."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from adamx.numerics import compute_dtype
+
+Tree = Any
+"""A tree of arrays, in any container that JAX knows."""
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """A leaf's path as people write it, "encoder/layer_0/bias"; the root is "the tree itself"."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/") or "the tree itself"
+
+
+def _no_number(what: str, path: Sequence[Any], came: str) -> TypeError:
+    return TypeError(
+        f"{what} at {path_name(path)} must be an array of real or complex floating numbers, got {came}. "
+        "Leave such leaves out with optax.masked, or partition them to optax.set_to_zero()"
+    )
+
+
+def leaf_dtype(what: str, path: Sequence[Any], leaf: Any) -> jnp.dtype:
+    """The floating or complex dtype of a leaf (of a Python float: JAX's default), else a TypeError with its path."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        if isinstance(leaf, bool | int) or not isinstance(leaf, float | complex):
+            raise _no_number(what, path, f"{leaf!r} of type {type(leaf).__name__}")
+        return jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise _no_number(what, path, f"dtype {dtype}")
+    return jnp.dtype(dtype)
+
+
+def _children(tree: Any) -> dict[str, tuple[Any, Any]] | None:
+    """A node's children by printed key, each with its key; None for a leaf."""
+
+    def below_root(node: Any) -> bool:
+        return node is not tree
+
+    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=below_root)
+    if len(found) == 1 and not found[0][0]:
+        return None
+    return {path_name(path): (path, child) for path, child in found}
+
+
+def _first_difference(expected: Any, got: Any, path: tuple[Any, ...]) -> str | None:
+    """Where two trees part, in words; None if they have one structure."""
+    left, right = _children(expected), _children(got)
+    if left is None and right is None:
+        return None
+    where = path_name(path)
+    if left is None or right is None or type(expected) is not type(got):
+        return f"at {where} expected {_kind(expected)}, got {_kind(got)}"
+    for word, keys in (("missing", left.keys() - right.keys()), ("unexpected", right.keys() - left.keys())):
+        if keys:
+            key, _ = (left | right)[sorted(keys)[0]]
+            return f"{word} {path_name((*path, *key))}"
+    for name, (key, child) in left.items():
+        difference = _first_difference(child, right[name][1], (*path, *key))
+        if difference:
+            return difference
+    return None
+
+
+def _kind(node: Any) -> str:
+    if node is None or not jax.tree_util.all_leaves([node]):
+        return "None" if node is None else type(node).__name__
+    shape = getattr(node, "shape", ())
+    return f"an array of shape {tuple(shape)}"
+
+
+def check_fits(gradients: Tree, moments: Tree) -> None:
+    """Raises unless the gradients have the structure and shapes that the moments were made for.
+
+    Raises:
+        ValueError: another structure or shape, with the path of the first leaf that differs.
+        TypeError: a leaf that is no floating array, or is complex where the parameter is real.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(gradients)
+    if treedef != jax.tree.structure(moments):
+        difference = _first_difference(moments, gradients, ()) or "other node data"
+        raise ValueError(f"gradients do not have the structure of the parameters given to init: {difference}")
+    for (path, g), m in zip(leaves, jax.tree.leaves(moments), strict=True):
+        dtype = leaf_dtype("gradient", path, g)
+        shape = getattr(g, "shape", ())
+        if shape != m.shape:
+            raise ValueError(f"gradient at {path_name(path)} has shape {shape}, its parameter has shape {m.shape}")
+        if jnp.issubdtype(dtype, jnp.complexfloating) and not jnp.issubdtype(m.dtype, jnp.complexfloating):
+            raise TypeError(f"gradient at {path_name(path)} is {dtype}, its parameter is real")
+
+
+def result_dtype(*leaves: Any) -> jnp.dtype:
+    """The compute precision of arrays that meet in one formula."""
+    return compute_dtype(*(jnp.result_type(leaf) for leaf in leaves))
+
+
+def _staged() -> bool:
+    """Whether operations are being recorded into a program (jit, scan, eval_shape) instead of run one by one."""
+    return isinstance(jnp.zeros(()), Tracer)
+
+
+def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree, *rest: Tree) -> tuple[Tree, ...]:
+    """Applies a formula on arrays to each leaf of `tree` and what `rest` has in its place, and gives `outputs` trees.
+
+    While a program is recorded the formula is traced once for each distinct shape instead of once for each leaf,
+    which halves the time to trace a large tree; XLA inlines the calls, and the bits are those of the plain formula.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    columns = [leaves, *(treedef.flatten_up_to(other) for other in rest)]
+    on_arrays = jax.jit(formula) if _staged() else formula
+    rows = [on_arrays(*row) for row in zip(*columns, strict=True)]
+    return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))

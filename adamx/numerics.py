@@ -5,7 +5,6 @@ precision (float32 or wider) and a decay rate is either a Python float or a scal
 of operations is part of the contract: it is the one that gives the same bits as optax.adam.
 """
 
-import functools
 import math
 
 import jax
@@ -45,20 +44,14 @@ def ema(decay: Scalar, average: jax.Array, x: jax.Array, *, precise: bool = Fals
     return (1 - decay) * x + decay * average
 
 
-@functools.partial(jax.jit, inline=True)
-def _plain_weight(decay: jax.Array, count: jax.Array) -> jax.Array:
-    return 1 - decay**count
-
-
 def ema_weight(decay: Scalar, count: jax.Array, *, precise: bool = False) -> jax.Array:
     """Lines 9 and 10: `1 - β^t`, the weight that an average from zero has seen after t steps.
 
-    Compiled also outside jit: evaluated op by op, the plain form differs from the compiled one by 7e-6. The precise
-    form is `-expm1(t log β)`, its logarithm taken in float64 on the host, split in two floats so that the product
-    with t keeps every digit of it.
+    The precise form is `-expm1(t log β)`, its logarithm taken in float64 on the host, split in two floats so that the
+    product with t keeps every digit of it.
     """
     if not precise:
-        return _plain_weight(decay, count)
+        return 1 - decay**count
     if not isinstance(decay, float):
         raise TypeError(f"a precise weight needs the decay rate as a Python float, got {decay!r}")
     t = count.astype(jnp.result_type(float))
@@ -76,16 +69,14 @@ def square(g: jax.Array) -> jax.Array:
 
 
 def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
-    """M held within twice the root of the largest v, so that no finite gradient makes a step of more than 2 α.
+    """M held within twice the root of the largest v, so that no finite gradient makes a step longer than 2 α.
 
-    v saturates where g² overflows (`saturate_second_moment`); an m beyond its root would then be divided by too
-    little. optax's m gets there only in steps in which its v is infinite. An infinite or NaN m passes: it must show.
+    v saturates where g² overflows (`saturate_second_moment`); an m beyond its root would be divided by too little.
+    optax's m gets there only in steps in which its v is infinite. An infinite m becomes NaN: it must show.
     """
-    if jnp.iscomplexobj(m):
-        return jax.lax.complex(bound_first_moment(m.real, stored), bound_first_moment(m.imag, stored))
     limit = min(2.0 ** (jnp.finfo(m.dtype).maxexp // 2 + 1), float(jnp.finfo(stored).max))
-    beyond = (jnp.abs(m) > limit) & (jnp.abs(m) < jnp.inf)
-    return jnp.where(beyond, jnp.where(m > 0, limit, -limit).astype(m.dtype), m)
+    size = jnp.abs(m)
+    return jnp.where(size > limit, m * (limit / size), m)
 
 
 def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
@@ -95,8 +86,8 @@ def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
     contracts the sum, or takes the loop out of its vector form.
     """
     largest = float(jnp.finfo(stored).max)
-    overflows = v > largest if jnp.finfo(stored).bits < jnp.finfo(v.dtype).bits else v == jnp.inf
-    return jnp.where(overflows, jnp.asarray(largest, v.dtype), v)
+    narrower = jnp.finfo(stored).bits < jnp.finfo(v.dtype).bits
+    return jnp.where(v > largest if narrower else v == jnp.inf, largest, v)
 
 
 @jax.custom_jvp

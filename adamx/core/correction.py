@@ -1,5 +1,6 @@
 """Stage 2, lines 9 to 11 of Algorithm 1 without its α: the bias correction and the quotient."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,16 +9,31 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import no_state
-from adamx.core.message import check_is_moments
+from adamx.core.message import Weight, check_is_moments
 from adamx.numerics import Scalar
-from adamx.trees import map_leaves, result_dtype
+from adamx.trees import Tree, map_leaves
 
 
-def _corrected(moment: jax.Array, weight: Scalar) -> jax.Array:
-    """`moment / weight`; a weight of exactly the number 1.0 says that it is corrected already."""
-    if isinstance(weight, float) and weight == 1.0:
+def correct(moment: Tree, weight: Weight | float) -> Tree:
+    """`moment / (1 - β^t)` on every leaf; a weight of the number 1.0 says that it is corrected already."""
+    if not isinstance(weight, Weight):
         return moment
-    return numerics.divide(moment, jnp.asarray(weight).astype(numerics.real_dtype(moment.dtype)))
+    if weight.precise:
+        return _divide(moment, numerics.ema_weight(weight.decay, weight.count, precise=True))
+    return _weigh_and_divide(moment, weight.decay, weight.count)
+
+
+@functools.partial(jax.jit, inline=True)
+def _weigh_and_divide(moment: Tree, decay: Scalar, count: jax.Array) -> Tree:
+    """One compiled function, also outside jit and over the whole tree, where alone it gives the bits of optax's."""
+    return _divide(moment, numerics.ema_weight(decay, count))
+
+
+def _divide(moment: Tree, weight: jax.Array) -> Tree:
+    def formula(m: jax.Array) -> tuple[jax.Array]:
+        return (numerics.divide(m, weight.astype(numerics.real_dtype(m.dtype))),)
+
+    return map_leaves(formula, 1, moment)[0]
 
 
 def _update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
@@ -57,22 +73,18 @@ def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.Gradien
     eps = hyperparameters.nonnegative("eps", eps)
     eps_root = hyperparameters.nonnegative("eps_root", eps_root)
 
+    def direction(m_hat: jax.Array, v_hat: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+        epsilons = (numerics.as_scalar(e, v_hat.dtype) for e in (eps, eps_root))
+        u = numerics.direction(m_hat, v_hat, *epsilons)
+        return (u.astype(_update_dtype(g, u)),)
+
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         moments = check_is_moments("bias_correction()", updates)
-
-        def direction(m: jax.Array, v: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-            dtype = numerics.real_dtype(result_dtype(m, v))
-            m, v = m.astype(dtype) if not jnp.iscomplexobj(m) else m, v.astype(dtype)
-            m_hat = _corrected(m, moments.mu_weight)  # line 9
-            v_hat = _corrected(v, moments.nu_weight)  # line 10
-            u = numerics.direction(  # line 11
-                m_hat, v_hat, numerics.as_scalar(eps, dtype), numerics.as_scalar(eps_root, dtype)
-            )
-            return (u.astype(_update_dtype(g, u)),)
-
-        return map_leaves(direction, 1, moments.mu, moments.nu, moments.gradients)[0], state
+        m_hat = correct(moments.mu, moments.mu_weight)  # line 9
+        v_hat = correct(moments.nu, moments.nu_weight)  # line 10
+        return map_leaves(direction, 1, m_hat, v_hat, moments.gradients)[0], state  # line 11
 
     return optax.GradientTransformationExtraArgs(no_state, update)
 

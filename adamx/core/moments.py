@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import wrong_state
-from adamx.core.message import Moments, check_is_moments
+from adamx.core.message import Moments, Weight, check_is_moments
 from adamx.numerics import Scalar
 from adamx.storage import Float, moment_codec
 from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, result_dtype
@@ -119,9 +119,8 @@ def scale_by_moments(
             nu=v,
             b1=b1,
             b2=b2,
-            mu_weight=numerics.ema_weight(b1, count, precise=precise),
-            nu_weight=numerics.ema_weight(b2, count, precise=precise),
-            precise=precise,
+            mu_weight=Weight(b1, count, precise),
+            nu_weight=Weight(b2, count, precise),
         )
         return moments, MomentsState(count, mu, nu)
 

@@ -8,7 +8,8 @@ import optax
 
 from adamx import numerics
 from adamx.core.composition import no_state
-from adamx.core.message import check_is_moments
+from adamx.core.correction import correct
+from adamx.core.message import Weight, check_is_moments
 from adamx.core.moments import increment
 from adamx.trees import map_leaves
 
@@ -38,16 +39,19 @@ def nesterov() -> optax.GradientTransformationExtraArgs:
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, optax.OptState]:
         moments = check_is_moments("nesterov()", updates)
-        next_weight = numerics.ema_weight(moments.b1, increment(moments.count), precise=moments.precise)
+        weight = moments.mu_weight
+        if not isinstance(weight, Weight):
+            raise TypeError("nesterov() must come right behind scale_by_moments(): m is corrected already")
 
-        def ahead(m: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-            real = numerics.real_dtype(m.dtype)
-            b1 = numerics.as_scalar(moments.b1, m.dtype)
-            g = numerics.bound_first_moment(jnp.asarray(g, m.dtype), real)
-            m_next = numerics.divide(m, next_weight.astype(real))
-            g_now = numerics.divide(g, jnp.asarray(moments.mu_weight, real))
+        def widen(g: jax.Array, m: jax.Array) -> tuple[jax.Array]:
+            return (numerics.bound_first_moment(jnp.asarray(g, m.dtype), numerics.real_dtype(m.dtype)),)
+
+        def ahead(m_next: jax.Array, g_now: jax.Array) -> tuple[jax.Array]:
+            b1 = numerics.as_scalar(weight.decay, m_next.dtype)
             return (b1 * m_next + (1 - b1) * g_now,)
 
-        return moments.replace(mu=map_leaves(ahead, 1, moments.mu, moments.gradients)[0], mu_weight=1.0), state
+        m_next = correct(moments.mu, weight._replace(count=increment(weight.count)))
+        g_now = correct(map_leaves(widen, 1, moments.gradients, moments.mu)[0], weight)
+        return moments.replace(mu=map_leaves(ahead, 1, m_next, g_now)[0], mu_weight=1.0), state
 
     return optax.GradientTransformationExtraArgs(no_state, update)

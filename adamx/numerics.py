@@ -74,9 +74,21 @@ def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
     v saturates where g² overflows (`saturate_second_moment`); an m beyond its root would be divided by too little.
     optax's m gets there only in steps in which its v is infinite. An infinite m becomes NaN: it must show.
     """
-    limit = min(2.0 ** (jnp.finfo(m.dtype).maxexp // 2 + 1), float(jnp.finfo(stored).max))
+    limit = min(_first_moment_limit(m.dtype), float(jnp.finfo(stored).max))
     size = jnp.abs(m)
-    return jnp.where(size > limit, m * (limit / size), m)
+    return m * (limit / jnp.where(size > limit, size, limit))
+
+
+def clamp_look_ahead(m: jax.Array) -> jax.Array:
+    """NAdam's m̂, which adds the gradient itself, held within the limit of m; NaN stays NaN."""
+    if jnp.iscomplexobj(m):
+        return jax.lax.complex(clamp_look_ahead(m.real), clamp_look_ahead(m.imag))
+    limit = _first_moment_limit(m.dtype)
+    return jnp.where(m > limit, limit, jnp.where(m < -limit, -limit, m))
+
+
+def _first_moment_limit(dtype: DTypeLike) -> float:
+    return 2.0 ** (jnp.finfo(dtype).maxexp // 2 + 1)
 
 
 def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:

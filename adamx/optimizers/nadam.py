@@ -44,11 +44,11 @@ def nesterov() -> optax.GradientTransformationExtraArgs:
             raise TypeError("nesterov() must come right behind scale_by_moments(): m is corrected already")
 
         def widen(g: jax.Array, m: jax.Array) -> tuple[jax.Array]:
-            return (numerics.bound_first_moment(jnp.asarray(g, m.dtype), numerics.real_dtype(m.dtype)),)
+            return (jnp.asarray(g, m.dtype),)
 
         def ahead(m_next: jax.Array, g_now: jax.Array) -> tuple[jax.Array]:
             b1 = numerics.as_scalar(weight.decay, m_next.dtype)
-            return (b1 * m_next + (1 - b1) * g_now,)
+            return (numerics.clamp_look_ahead(b1 * m_next + (1 - b1) * g_now),)
 
         m_next = correct(moments.mu, weight._replace(count=increment(weight.count)))
         g_now = correct(map_leaves(widen, 1, moments.gradients, moments.mu)[0], weight)

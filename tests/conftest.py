@@ -1,0 +1,54 @@
+"""What several test files share: trees of every container, streams of gradients, and x64."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+
+class Layer(NamedTuple):
+    kernel: Any
+    bias: Any
+
+
+@pytest.fixture
+def x64():
+    """Turns 64-bit types on for one test."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def draw():
+    """A function from (seed, dtype) to a nested tree of normal numbers: every container, a scalar, an empty leaf."""
+
+    def tree(seed: int, dtype: Any = jnp.float32, scale: float = 1.0) -> Any:
+        random = np.random.default_rng(seed)
+
+        def leaf(*shape: int) -> jax.Array:
+            x = random.standard_normal(shape) * scale * (random.random(shape) > 0.1)
+            if jnp.issubdtype(dtype, jnp.complexfloating):
+                x = x + 1j * random.standard_normal(shape) * scale
+            return jnp.asarray(x, dtype)
+
+        return {
+            "encoder": [Layer(leaf(17, 5), leaf(5)), (leaf(), None)],
+            "empty": leaf(0, 3),
+            "wide": {"a": leaf(1031), "b": leaf(2, 3, 4)},
+        }
+
+    return tree
+
+
+@pytest.fixture
+def stream(draw):
+    """A function from (steps, dtype) to gradients over eight orders of magnitude, with steps that are all zero."""
+
+    def gradients(steps: int, dtype: Any = jnp.float32) -> list[Any]:
+        scales = [0.0 if t % 11 == 3 else 10.0 ** (t % 9 - 6) for t in range(steps)]
+        return [draw(t, dtype, scale) for t, scale in enumerate(scales)]
+
+    return gradients

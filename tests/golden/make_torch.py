@@ -19,6 +19,7 @@ STEPS, EVERY, SIZE, RATE = 300, 10, 7, 1e-2
 
 
 def main() -> None:
+    torch.set_default_dtype(torch.float64)  # NAdam keeps a product of momenta in the default dtype
     random = np.random.default_rng(2015)
     theta = random.standard_normal(SIZE)
     scales = 10.0 ** random.integers(-4, 3, (STEPS, 1))

@@ -1,0 +1,113 @@
+"""Time from a fresh optimizer to a compiled step, adamx against optax: trace, lower and compile.
+
+    python benchmarks/compile_time.py [--quick] [--json PATH]
+
+Every sample builds a new optimizer and a new jitted step after `jax.clear_caches()`, in turns. A second optax beside
+the first is the noise floor. The bar is a ratio of the sums of at most 1.3. A row that misses it is marked; the exit
+code is 0.
+"""
+
+import argparse
+import functools
+import gc
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from harness import headline, interleave, ratios, rounds_within, spread, table, verdict, write_json
+from workloads import Tree, count, gpt2_small, shapes_of, small_leaves, step_of
+
+import adamx
+
+BAR = 1.3
+OURS, THEIRS, FLOOR = "adamx", "optax", "optax again"
+LIBRARIES = {THEIRS: optax, FLOOR: optax, OURS: adamx}
+PHASES = ("trace", "lower", "compile", "sum")
+
+
+def cases(quick: bool) -> dict[str, Tree]:
+    """The trees of parameters by name."""
+    sizes = [1, 50] if quick else [1, 50, 200, 800, 1600]
+    trees = {f"{n} {'leaf' if n == 1 else 'leaves'} of 64x64": small_leaves(n) for n in sizes}
+    return trees if quick else trees | {"GPT-2 small": gpt2_small()}
+
+
+def compiled_from_nothing(library: Any, params: Tree) -> tuple[float, ...]:
+    """Seconds of each phase, in the order of PHASES."""
+    jax.clear_caches()
+    gc.collect()
+    tx = library.adam(1e-3)
+    step, arguments = step_of(tx), shapes_of(tx, params)
+    start = time.perf_counter()
+    traced = step.trace(*arguments)
+    at_trace = time.perf_counter()
+    lowered = traced.lower()
+    at_lower = time.perf_counter()
+    lowered.compile()
+    end = time.perf_counter()
+    return at_trace - start, at_lower - at_trace, end - at_lower, end - start
+
+
+def timed(name: str, params: Tree, budget_s: float) -> dict[str, Any]:
+    """One row, as it goes into the JSON file."""
+    print(name, file=sys.stderr)
+    contenders = {
+        label: functools.partial(compiled_from_nothing, library, params) for label, library in LIBRARIES.items()
+    }
+    warm_up = interleave(contenders, rounds=1)
+    round_s = sum(phases[0][-1] for phases in warm_up.values())
+    samples = interleave(contenders, rounds_within(budget_s, round_s, least=3, most=25))
+    by_phase = {
+        phase: {label: [phases[i] for phases in taken] for label, taken in samples.items()}
+        for i, phase in enumerate(PHASES)
+    }
+    ratio = {phase: ratios(seconds, THEIRS) for phase, seconds in by_phase.items()}
+    leaves, elements = count(params)
+    return {
+        "case": name,
+        "leaves": leaves,
+        "elements": elements,
+        "rounds": len(samples[OURS]),
+        "milliseconds": {
+            phase: {label: spread([1e3 * s for s in values]) for label, values in seconds.items()}
+            for phase, seconds in by_phase.items()
+        },
+        "ratio": {phase: {label: of[label] for label in (OURS, FLOOR)} for phase, of in ratio.items()},
+        "bar": verdict(ratio["sum"][OURS], BAR),
+    }
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row as the table prints it."""
+    ms, ratio = row["milliseconds"], row["ratio"]
+    return [
+        row["case"],
+        *(f"{ms['sum'][label].median:.4g}" for label in (THEIRS, OURS)),
+        *(f"{ratio[phase][OURS].median:.2f}" for phase in PHASES[:-1]),
+        str(ratio["sum"][OURS]),
+        str(ratio["sum"][FLOOR]),
+        row["bar"],
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two small cases, under 30 seconds")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+    arguments = parser.parse_args()
+
+    budget_s = 4.0 if arguments.quick else 40.0
+    rows = [timed(name, params, budget_s) for name, params in cases(arguments.quick).items()]
+    print(headline())
+    print()
+    phases = [f"{phase} ratio" for phase in PHASES[:-1]]
+    header = ["step", "ms optax", "ms adamx", *phases, "adamx / optax", "optax again / optax", f"<= {BAR}"]
+    print(table(header, [cells(row) for row in rows]))
+    write_json(arguments.json, "compile_time", {"bar": BAR, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""How everything here is timed: contenders side by side in one process, compared round by round.
+
+A contender is a call without arguments that runs one step and blocks until its results are there. In every round each
+contender is sampled once, in an order shuffled anew, and its time is divided by the baseline's of the same round: what
+disturbs a whole round cancels. Ratios are medians of those quotients, never quotients of medians.
+"""
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PACKAGES = ("jax", "jaxlib", "optax", "adamx")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A median between its quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Quartiles by interpolation between the sorted values; of a single value, that value."""
+    return Spread(*statistics.quantiles(values, n=4, method="inclusive")) if len(values) > 1 else Spread(*values * 3)
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Spread]:
+    """Each contender's time over the baseline's of the same round."""
+    return {
+        name: spread([a / b for a, b in zip(values, seconds[baseline], strict=True)])
+        for name, values in seconds.items()
+    }
+
+
+def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int, seed: int = 0) -> dict[str, list[T]]:
+    """What each contender returned, round by round; the order within a round comes from the seed."""
+    order, generator = list(contenders), random.Random(seed)
+    returned: dict[str, list[T]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        generator.shuffle(order)
+        for name in order:
+            returned[name].append(contenders[name]())
+    return returned
+
+
+def seconds_per_call(contender: Callable[[], Any], calls: int) -> float:
+    """The mean over some calls in a row."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        contender()
+    return (time.perf_counter() - start) / calls
+
+
+def rounds_within(budget_s: float, round_s: float, least: int, most: int) -> int:
+    """How many rounds of a length fit into a budget of seconds."""
+    return max(least, min(most, int(budget_s / round_s)))
+
+
+def measure(
+    contenders: Mapping[str, Callable[[], Any]],
+    *,
+    budget_s: float,
+    sample_s: float = 2e-3,
+    most_rounds: int = 1000,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Seconds a call, one number for each contender and round.
+
+    Args:
+        contenders: what to time, by name.
+        budget_s: about how long the timing may take in all.
+        sample_s: the shortest time that one sample lasts; a fast contender is called several times for it.
+        most_rounds: where to stop if the budget would allow more.
+        seed: of the order.
+    """
+    for contender in contenders.values():
+        seconds_per_call(contender, 5)  # compiles, and fills caches
+    slowest = max(seconds_per_call(contender, 5) for contender in contenders.values())
+    calls = max(1, round(sample_s / slowest))
+    rounds = rounds_within(budget_s, len(contenders) * calls * slowest, least=15, most=most_rounds)
+    samplers = {name: functools.partial(seconds_per_call, call, calls) for name, call in contenders.items()}
+    return interleave(samplers, rounds, seed)
+
+
+def machine() -> dict[str, Any]:
+    """What a reader has to know about where the numbers come from; nothing that names the machine or its user."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": cores,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES if name in installed},
+    }
+
+
+def headline() -> str:
+    """The machine in one line, to stand above a table."""
+    return ", ".join(f"{key} {value}" for key, value in machine().items())
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be, the first one flush left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return "  ".join([cells[0].ljust(len(first)), *rest]).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def verdict(ratio: Spread, bar: float) -> str:
+    """Whether the median ratio is within the bar."""
+    return "holds" if ratio.median <= bar else "OVER"
+
+
+def write_json(path: Path | None, program: str, result: Mapping[str, Any]) -> None:
+    """The result with the machine it came from; no path, no file."""
+    if path is not None:
+        document = {"program": program, "machine": machine(), **result}
+        path.write_text(json.dumps(document, indent=1, default=dataclasses.asdict) + "\n")

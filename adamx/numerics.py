@@ -36,10 +36,11 @@ def as_scalar(value: Scalar, dtype: DTypeLike) -> Scalar:
 def ema(decay: Scalar, average: jax.Array, x: jax.Array, *, precise: bool = False) -> jax.Array:
     """Lines 7 and 8: `β a + (1-β) x`, an exponentially weighted mean.
 
-    The precise form `a + ((1-β) x - (1-β) a)` keeps the fixed point `a = x` for every β: in the plain one the float32
-    neighbours of β and 1-β do not add up to 1, and the average drifts off by that much divided by 1-β.
+    The precise form `a + ((1-β) x - (1-β) a)` keeps the fixed point `a = x`: in the plain one the float32 neighbours of
+    β and 1-β do not add up to 1, and the average drifts off by that much divided by 1-β. Below β = 1/2 that is nothing,
+    and the plain form is the exact one: it does not lose a small x in the rounding of a large a.
     """
-    if precise:
+    if precise and decay >= 0.5:
         return average + ((1 - decay) * x - (1 - decay) * average)
     return (1 - decay) * x + decay * average
 

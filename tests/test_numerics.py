@@ -37,6 +37,10 @@ def test_precise_ema_keeps_its_fixed_point(decay):
     assert numerics.ema(decay, x, x, precise=True) == x
 
 
+def test_precise_ema_does_not_lose_a_small_value_behind_a_large_average():
+    assert numerics.ema(0.0, jnp.float32(1e8), jnp.float32(0.37), precise=True) == np.float32(0.37)
+
+
 def test_plain_ema_drifts_where_the_precise_one_does_not():
     x = jnp.float32(0.37)
     step = jax.jit(numerics.ema, static_argnames=("decay", "precise"))

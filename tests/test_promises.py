@@ -1,4 +1,4 @@
-"""The promises of the README and of docs/numerics.md, one test each: where Adam in JAX goes wrong and adamx does not."""
+"""The promises of the README, one test each: where Adam in JAX goes wrong and adamx does not."""
 
 import jax
 import jax.numpy as jnp

@@ -10,8 +10,9 @@ import adamx
 from adamx.testing import assert_equivalent, reference_adam
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "torch.npz")
+EVERY, RATE = int(GOLDEN["every"]), float(GOLDEN["rate"])
 TORCH = {
-    "adam": lambda rate: adamx.adam(rate),
+    "adam": adamx.adam,
     "adam_eps": lambda rate: adamx.adam(rate, 0.8, 0.99, 1e-3),
     "adamw": lambda rate: adamx.adamw(rate, weight_decay=0.1),
     "nadam": lambda rate: adamx.adam(rate, nesterov=True),
@@ -21,9 +22,9 @@ TORCH = {
 @pytest.mark.parametrize("precise", [False, True])
 @pytest.mark.parametrize("name", TORCH)
 def test_matches_torch_in_float64(name, precise, x64):
-    tx = TORCH[name](float(GOLDEN["rate"]))
+    tx = TORCH[name](RATE)
     if precise and name == "adam":
-        tx = adamx.adam(float(GOLDEN["rate"]), precise=True)
+        tx = adamx.adam(RATE, precise=True)
     theta = jnp.asarray(GOLDEN["theta"])
     state, found = tx.init(theta), []
 
@@ -35,9 +36,7 @@ def test_matches_torch_in_float64(name, precise, x64):
     for g in GOLDEN["gradients"]:
         theta, state = step(theta, state, jnp.asarray(g))
         found.append(theta)
-    np.testing.assert_allclose(
-        found[int(GOLDEN["every"]) - 1 :: int(GOLDEN["every"])], GOLDEN[name], rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(found[EVERY - 1 :: EVERY], GOLDEN[name], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -48,8 +47,8 @@ def test_the_oracle_matches_torch(name):
         "adamw": {"weight_decay": 0.1},
         "nadam": {"nesterov": True},
     }[name]
-    path = reference_adam(GOLDEN["theta"], GOLDEN["gradients"], float(GOLDEN["rate"]), **arguments).theta
-    np.testing.assert_allclose(path[int(GOLDEN["every"]) - 1 :: int(GOLDEN["every"])], GOLDEN[name], rtol=0, atol=1e-12)
+    path = reference_adam(GOLDEN["theta"], GOLDEN["gradients"], RATE, **arguments).theta
+    np.testing.assert_allclose(path[EVERY - 1 :: EVERY], GOLDEN[name], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

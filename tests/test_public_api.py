@@ -1,0 +1,52 @@
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import optax
+import pytest
+
+import adamx
+import adamx.testing
+
+PUBLIC = [name for name in vars(adamx) if not name.startswith("_") and not inspect.ismodule(getattr(adamx, name))]
+TESTING = ["reference_adam", "compare", "assert_equivalent"]
+DOCUMENTED = [getattr(adamx, n) for n in PUBLIC] + [getattr(adamx.testing, n) for n in TESTING]
+
+
+def test_the_names_that_the_readme_promises():
+    assert set(PUBLIC) >= {
+        *("Moments", "MomentsState", "adam", "adamw", "add_decayed_weights", "bias_correction", "join", "nesterov"),
+        *("on_first_moment", "scale_by_adam", "scale_by_lr", "scale_by_moments", "uncorrected"),
+    }
+
+
+def test_names_are_exported_once_and_explicitly():
+    tree = ast.parse(Path(adamx.__file__).read_text())
+    names = [a for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names]
+    assert all(a.asname == a.name for a in names)
+    assert sorted(a.name for a in names) == sorted(set(PUBLIC))
+
+
+@pytest.mark.parametrize("thing", DOCUMENTED, ids=lambda t: t.__name__)
+def test_every_public_name_has_an_example_that_runs(thing):
+    doc = inspect.getdoc(thing)
+    assert doc
+    if not issubclass(thing, tuple) if inspect.isclass(thing) else True:
+        assert ">>>" in doc
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "scale_by_adam", "scale_by_moments", "bias_correction"])
+def test_constructors_return_optax_transformations(name):
+    tx = getattr(adamx, name)(*([1e-3] if name in ("adam", "adamw") else []))
+    assert isinstance(tx, optax.GradientTransformationExtraArgs)
+
+
+def test_the_package_is_typed():
+    assert (Path(adamx.__file__).parent / "py.typed").exists()
+
+
+def test_the_version_is_that_of_the_changelog():
+    changelog = (Path(__file__).parents[1] / "docs" / "changelog.md").read_text()
+    assert f"## {adamx.__version__}" in changelog
+    assert importlib.metadata.version("adamx") == adamx.__version__

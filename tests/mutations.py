@@ -1,0 +1,106 @@
+"""Breaks the code in ways that matter, one at a time, and checks that the tests see it.
+
+Run `python tests/mutations.py`. Each mutation is made in a copy; the test file that mirrors the broken one, or the one
+named beside it, must fail. Exits with 1 if a mutant survives.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutation(NamedTuple):
+    """A line of a file, what it becomes, and the tests that must fail then."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str = ""
+
+
+MUTATIONS = [
+    Mutation("m is not corrected", "core/correction.py", "correct(moments.mu, moments.mu_weight)", "moments.mu"),
+    Mutation("v is not corrected", "core/correction.py", "correct(moments.nu, moments.nu_weight)", "moments.nu"),
+    Mutation("ε inside the root", "numerics.py", "root(v + eps_root) + eps\n", "root(v + eps_root + eps)\n"),
+    Mutation("b2 is 0.99", "optimizers/adam.py", "b2: Scalar = 0.999", "b2: Scalar = 0.99", "optimizers/test_adamw.py"),
+    Mutation("the count stands still", "core/moments.py", "increment(jnp.asarray(state.count))", "jnp.int32(1)"),
+    Mutation("scaled by 1.01", "core/rate.py", "as_scalar(-alpha", "as_scalar(-1.01 * alpha"),
+    Mutation("the schedule's count stands still", "core/rate.py", "increment(count)", "count"),
+    Mutation("v overflows", "core/moments.py", "v = numerics.saturate_second_moment(v, nu.dtype)", "pass"),
+    Mutation("m is unbounded", "core/moments.py", "numerics.bound_first_moment(m, ", "(lambda x, _: x)(m, "),
+    Mutation("the slope of the root is infinite", "numerics.py", "at_zero = y == 0", "at_zero = y < 0"),
+    Mutation("precise averages are plain", "numerics.py", "if precise and decay >= 0.5:", "if False:"),
+    Mutation("precise weights are plain", "numerics.py", "    if not precise:\n", "    if True:\n"),
+    Mutation("averages in the dtype of the moment", "core/moments.py", "mu_codec.decode(mu, wide)", "mu", ""),
+    Mutation("updates in compute precision", "core/correction.py", "u.astype(_update_dtype(g, u))", "u"),
+    Mutation("g² of a complex g", "numerics.py", "return g.real * g.real + g.imag * g.imag", "return (g * g).real"),
+    Mutation(
+        "nesterov does not look ahead", "optimizers/nadam.py", "count=increment(weight.count)", "count=weight.count"
+    ),
+    Mutation("decay adds nothing", "core/decay.py", "numerics.as_scalar(lam, dtype) * wide_p", "0 * wide_p"),
+    Mutation("the mask is ignored", "core/decay.py", "tx if mask is None else", "tx if True else"),
+    Mutation("shapes are not checked", "trees.py", "if shape != m.shape:", "if False:"),
+    Mutation("the message can be mapped over", "core/message.py", "raise TypeError(HINT)", "return [], None"),
+    Mutation("a state of one's own in join", "core/composition.py", "if state != optax.EmptyState():", "if False:"),
+    Mutation("half-precision betas pass", "hyperparameters.py", "if _is_half(dtype):", "if False:"),
+    Mutation(
+        "the oracle forgets ε",
+        "testing/oracle.py",
+        "+ epsilon_root) + epsilon",
+        "+ epsilon_root)",
+        "optimizers/test_adam.py",
+    ),
+    Mutation(
+        "bits are not compared",
+        "testing/report.py",
+        "self.identical.append(same_bits(a, b))",
+        "self.identical.append(True)",
+    ),
+]
+
+
+def survives(mutation: Mutation, folder: Path) -> bool:
+    """Whether the tests still pass with the mutation in place."""
+    path = folder / "adamx" / mutation.file
+    source = path.read_text()
+    if mutation.old not in source:
+        raise SystemExit(f"mutation {mutation.what!r}: {mutation.file} has no {mutation.old!r} any more")
+    path.write_text(source.replace(mutation.old, mutation.new))
+    parts = Path(mutation.file)
+    tests = mutation.tests or str(parts.with_name(f"test_{parts.name}"))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    path.write_text(source)
+    if result.returncode not in (0, 1):
+        raise SystemExit(f"mutation {mutation.what!r}: pytest could not run\n{result.stdout}{result.stderr}")
+    return result.returncode == 0
+
+
+def main() -> int:
+    survivors = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("adamx", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        for mutation in tqdm(MUTATIONS, unit="mutant", disable=None):
+            if survives(mutation, folder):
+                survivors.append(mutation.what)
+    for what in survivors:
+        print(f"survived: {what}")
+    print(f"{len(MUTATIONS) - len(survivors)} of {len(MUTATIONS)} mutants were caught")
+    return int(bool(survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

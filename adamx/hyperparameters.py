@@ -64,12 +64,15 @@ def scalar(name: str, value: Any) -> Scalar:
     """
     if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
         raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
-    dtype = jnp.result_type(value)
-    if dtype == jnp.bool_ or not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
+    dtype = getattr(value, "dtype", np.dtype(type(value)))
+    if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(f"{name} must be a real number, got {value!r} of dtype {dtype}")
     if np.ndim(value) > 0:
         raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(value)}")
-    return value if isinstance(value, jax.Array) else float(value)
+    try:
+        return value if isinstance(value, jax.Array) else float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _known(value: Scalar) -> float | None:
@@ -115,6 +118,12 @@ def decay_rate(name: str, value: Any, *, precise: bool = False) -> Scalar:
     if precise and not isinstance(checked, float):
         raise TypeError(f"precise=True needs {name} as a Python float, got an array of dtype {dtype}: it is rounded")
     return checked
+
+
+def check_below_one(name: str, value: Scalar, dtype: DTypeLike) -> None:
+    """Raises a ValueError where a decay rate below 1 rounds to 1 in the dtype that it multiplies."""
+    if isinstance(value, float) and float(np.asarray(value, dtype)) == 1.0:
+        raise ValueError(f"{name}={value} is 1 in {dtype}: the average would never change. Use precise=True")
 
 
 def flag(name: str, value: Any) -> bool:

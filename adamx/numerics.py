@@ -52,7 +52,7 @@ def ema_weight(decay: Scalar, count: jax.Array, *, precise: bool = False) -> jax
     product with t keeps every digit of it.
     """
     if not precise:
-        return 1 - decay**count
+        return 1 - decay ** count.astype(jnp.result_type(decay))
     if not isinstance(decay, float):
         raise TypeError(f"a precise weight needs the decay rate as a Python float, got {decay!r}")
     t = count.astype(jnp.result_type(float))
@@ -70,14 +70,17 @@ def square(g: jax.Array) -> jax.Array:
 
 
 def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
-    """M held within twice the root of the largest v, so that no finite gradient makes a step longer than 2 α.
+    """Holds m within twice the root of the largest v, so that no finite gradient makes a step beyond 2 α / (1-β1).
 
     v saturates where g² overflows (`saturate_second_moment`); an m beyond its root would be divided by too little.
     optax's m gets there only in steps in which its v is infinite. An infinite m becomes NaN: it must show.
     """
     limit = min(_first_moment_limit(m.dtype), float(jnp.finfo(stored).max))
     size = jnp.abs(m)
-    return m * (limit / jnp.where(size > limit, size, limit))
+    factor = limit / jnp.where(size > limit, size, limit)
+    if jnp.iscomplexobj(m):
+        return jax.lax.complex(m.real * factor, m.imag * factor)
+    return m * factor
 
 
 def clamp_look_ahead(m: jax.Array) -> jax.Array:
@@ -93,7 +96,7 @@ def _first_moment_limit(dtype: DTypeLike) -> float:
 
 
 def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
-    """V held at the largest finite number of the dtype that stores it, from where it decays again; NaN stays NaN.
+    """Holds v at the largest finite number of the dtype that stores it, from where it decays again; NaN stays NaN.
 
     A select after the sum, on the value that is both emitted and stored: any other place changes how the compiler
     contracts the sum, or takes the loop out of its vector form.

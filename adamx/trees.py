@@ -34,7 +34,7 @@ def leaf_dtype(what: str, path: Sequence[Any], leaf: Any) -> jnp.dtype:
         return jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise _no_number(what, path, f"dtype {dtype}")
-    return jnp.dtype(dtype)
+    return jnp.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def _children(tree: Any) -> dict[str, tuple[Any, Any]] | None:
@@ -49,50 +49,61 @@ def _children(tree: Any) -> dict[str, tuple[Any, Any]] | None:
     return {path_name(path): (path, child) for path, child in found}
 
 
-def _first_difference(expected: Any, got: Any, path: tuple[Any, ...]) -> str | None:
+def first_difference(expected: Tree, got: Tree, path: tuple[Any, ...] = ()) -> str | None:
     """Where two trees part, in words; None if they have one structure."""
     left, right = _children(expected), _children(got)
-    if left is None and right is None:
-        return None
     where = path_name(path)
-    if left is None or right is None or type(expected) is not type(got):
+    if left is None or right is None:
+        return None if left is right else f"at {where} expected {_kind(expected)}, got {_kind(got)}"
+    if type(expected) is not type(got):
         return f"at {where} expected {_kind(expected)}, got {_kind(got)}"
     for word, keys in (("missing", left.keys() - right.keys()), ("unexpected", right.keys() - left.keys())):
         if keys:
             key, _ = (left | right)[sorted(keys)[0]]
             return f"{word} {path_name((*path, *key))}"
     for name, (key, child) in left.items():
-        difference = _first_difference(child, right[name][1], (*path, *key))
+        difference = first_difference(child, right[name][1], (*path, *key))
         if difference:
             return difference
-    return None
+    ours, theirs = jax.tree.structure(expected), jax.tree.structure(got)
+    return None if ours == theirs else f"at {where} expected {ours}, got {theirs}"
 
 
 def _kind(node: Any) -> str:
     if node is None or not jax.tree_util.all_leaves([node]):
         return "None" if node is None else type(node).__name__
-    shape = getattr(node, "shape", ())
-    return f"an array of shape {tuple(shape)}"
+    return f"an array of shape {tuple(getattr(node, 'shape', ()))}"
 
 
-def check_fits(gradients: Tree, moments: Tree) -> None:
-    """Raises unless the gradients have the structure and shapes that the moments were made for.
+def check_leaves(what: str, tree: Tree) -> None:
+    """Raises a TypeError with the path of the first leaf that is no floating or complex array or Python float."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        leaf_dtype(what, path, leaf)
+
+
+def check_fits(tree: Tree, expected: Tree, what: str = "gradient", like: str = "parameter") -> None:
+    """Raises unless a tree has the structure and shapes of another.
+
+    Args:
+        tree: what came.
+        expected: a tree of arrays.
+        what: a leaf of `tree` in words.
+        like: a leaf of `expected` in words.
 
     Raises:
         ValueError: another structure or shape, with the path of the first leaf that differs.
-        TypeError: a leaf that is no floating array, or is complex where the parameter is real.
+        TypeError: a leaf that is no floating array, or is complex where the expected one is real.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(gradients)
-    if treedef != jax.tree.structure(moments):
-        difference = _first_difference(moments, gradients, ()) or "other node data"
-        raise ValueError(f"gradients do not have the structure of the parameters given to init: {difference}")
-    for (path, g), m in zip(leaves, jax.tree.leaves(moments), strict=True):
-        dtype = leaf_dtype("gradient", path, g)
-        shape = getattr(g, "shape", ())
-        if shape != m.shape:
-            raise ValueError(f"gradient at {path_name(path)} has shape {shape}, its parameter has shape {m.shape}")
-        if jnp.issubdtype(dtype, jnp.complexfloating) and not jnp.issubdtype(m.dtype, jnp.complexfloating):
-            raise TypeError(f"gradient at {path_name(path)} is {dtype}, its parameter is real")
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    if treedef != jax.tree.structure(expected):
+        raise ValueError(f"{what}s do not have the structure of the {like}s: {first_difference(expected, tree)}")
+    for (path, x), y in zip(leaves, jax.tree.leaves(expected), strict=True):
+        dtype, reference = leaf_dtype(what, path, x), jnp.result_type(y)
+        shape, wanted = tuple(getattr(x, "shape", ())), tuple(getattr(y, "shape", ()))
+        if shape != wanted:
+            raise ValueError(f"{what} at {path_name(path)} has shape {shape}, its {like} has shape {wanted}")
+        if jnp.issubdtype(dtype, jnp.complexfloating) and not jnp.issubdtype(reference, jnp.complexfloating):
+            raise TypeError(f"{what} at {path_name(path)} is {dtype}, its {like} is real")
 
 
 def result_dtype(*leaves: Any) -> jnp.dtype:

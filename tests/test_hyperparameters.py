@@ -5,7 +5,6 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import adamx
@@ -61,12 +60,18 @@ def test_arrays_with_dimensions_are_refused_with_their_shape(check, shape, array
     assert str(shape) in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [-1e-3, -5e-324, -1, np.nan, np.inf, -np.inf, pytest.param(10**400, id="10**400")])
+@pytest.mark.parametrize("number", [-1e-3, -5e-324, -1, np.nan, np.inf, -np.inf])
 def test_numbers_out_of_range_are_refused_with_their_value(number):
     with pytest.raises(ValueError, match=r"^eps must be a finite number of at least 0, got "):
         nonnegative("eps", number)
     with pytest.raises(ValueError, match=r"^b1 must be in \[0, 1\), got "):
         decay_rate("b1", number)
+
+
+@pytest.mark.parametrize("check", [nonnegative, decay_rate])
+def test_an_integer_too_large_for_a_float_is_refused(check):
+    with pytest.raises(ValueError, match=r"^b1 must be "):
+        check("b1", 10**400)
 
 
 @pytest.mark.parametrize("wrap", [float, np.float16, np.float32, np.float64, np.asarray, jnp.asarray, jnp.bfloat16])
@@ -133,10 +138,9 @@ def test_a_schedule_of_a_decay_rate_is_told_the_way():
 @pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
 def test_a_half_precision_decay_rate_is_told_its_dtype_and_the_way_out(array, dtype):
     words = rf"^b2 has dtype {jnp.dtype(dtype)}.*hyperparam_dtype=jnp\.float32"
-    with pytest.raises(ValueError, match=words):
-        decay_rate("b2", array(0.5, dtype))
-    with pytest.raises(ValueError, match=words):
-        jax.eval_shape(lambda b: decay_rate("b2", b), jax.ShapeDtypeStruct((), dtype))
+    for build in (decay_rate, lambda name, b: jax.eval_shape(lambda b: decay_rate(name, b), b)):
+        with pytest.raises(ValueError, match=words):
+            build("b2", array(0.5, dtype))
 
 
 def test_precise_needs_the_decay_rate_on_the_host():
@@ -157,10 +161,10 @@ def test_flags_are_true_or_false(value):
     assert flag("nesterov", False) is flag("nesterov", np.False_) is False
 
 
-NO_DTYPES = [int, bool, str, "int8", jnp.int32, jnp.uint4, "nonsense", "", 3, 1.5, True, [], (), {"a": 1}, "f,f"]
+NO_DTYPES = [int, bool, str, "int8", jnp.uint4, "nonsense", "", 3, 1.5, True, [], (), {"a": 1}, "f,f", complex]
 
 
-@pytest.mark.parametrize("value", [*NO_DTYPES, complex, jnp.complex64, np.longdouble, jax.dtypes.float0], ids=str)
+@pytest.mark.parametrize("value", [*NO_DTYPES, jnp.complex64, jax.dtypes.float0], ids=str)
 def test_storage_dtypes_are_real_and_floating(value):
     with pytest.raises(TypeError, match=r"^nu_dtype must be a (real )?floating dtype or None, got "):
         floating_dtype("nu_dtype", value)
@@ -232,6 +236,15 @@ def test_every_hint_leads_to_an_argument_of_adamw():
     assert not hyperparameters._OTHER_NAMES.keys() & known.keys()
 
 
-def test_inject_hyperparams_sees_every_argument():
-    state = optax.inject_hyperparams(adamx.adamw)(1e-3, weight_decay=0.1).init(jnp.ones(2))
-    assert state.hyperparams.keys() >= {"learning_rate", "b1", "b2", "eps", "eps_root", "weight_decay"}
+HYPERPARAMETERS = {"learning_rate": 0.1, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "eps_root": 1e-3, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_a_traced_or_vmapped_hyperparameter_does_what_a_number_does(name):
+    def first(x):
+        tx = adamx.adamw(**{**HYPERPARAMETERS, name: x})
+        return tx.update(array, tx.init(array), array)[0]
+
+    number, array = HYPERPARAMETERS[name], jnp.asarray([1.0, -2.0])
+    for found in (jax.jit(first)(number), first(jnp.float32(number)), jax.vmap(first)(jnp.full(2, number))[1]):
+        np.testing.assert_allclose(found, first(number), rtol=32 * 2.0**-23)

@@ -12,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
+import adamx
 from adamx.trees import check_fits, leaf_dtype, map_leaves, path_name, result_dtype
 
 
@@ -64,11 +65,15 @@ def encoder(bias=BIAS, kernel=KERNEL):
     return {"encoder": {"bias": bias, "kernel": kernel}}
 
 
+def check(gradients, params):
+    check_fits(gradients, params)
+
+
 def test_paths_are_printed_as_people_write_them():
-    tree = {"encoder": [Pair(1.0, Struct(2.0, 3.0))], "a/b": 4.0, "z": {0: 5.0, "": 6.0}}
+    tree = {"encoder": [Pair(1.0, Struct(2.0, 3.0))], "a/b": 4.0, "z": {0: 5.0}}
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    names = ["a/b", "encoder/0/bias", "encoder/0/kernel/bias", "encoder/0/kernel/kernel"]
-    assert [path_name(path) for path, _ in paths[:4]] == names
+    names = ["a/b", "encoder/0/bias", "encoder/0/kernel/bias", "encoder/0/kernel/kernel", "z/0"]
+    assert [path_name(path) for path, _ in paths] == names
     assert path_name(()) == "the tree itself"
 
 
@@ -76,8 +81,7 @@ DTYPES = {
     "float32": jnp.zeros(2),
     "bfloat16": np.zeros(2, jnp.bfloat16),
     "float8_e5m2": jnp.zeros(2, jnp.float8_e5m2),
-    "float64": np.zeros(2),
-    "complex64": jnp.zeros(2, jnp.complex64),
+    "complex64": np.zeros(2, np.complex128),
     "float16": jax.ShapeDtypeStruct((2,), jnp.float16),
 }
 
@@ -110,7 +114,6 @@ NO_ARRAYS = {
     "function": (jnp.tanh, "tanh"),
     "object": (np.array([None, None]), "object"),
     "date": (np.zeros(2, "M8[s]"), "datetime64"),
-    "longdouble": (np.zeros(2, np.longdouble), np.dtype(np.longdouble).name),
     "shape": (jax.ShapeDtypeStruct((2,), jnp.int32), "int32"),
 }
 
@@ -122,6 +125,13 @@ def test_a_leaf_that_is_no_floating_array_is_named_with_its_path_and_the_way_out
         leaf_dtype("gradient", path, leaf)
     assert came in str(caught.value)
     assert "optax.masked" in str(caught.value)
+
+
+@pytest.mark.parametrize(("leaf", "came"), NO_ARRAYS.values(), ids=NO_ARRAYS.keys())
+def test_parameters_are_checked_by_init(leaf, came):
+    with pytest.raises(TypeError, match=r"^parameter at encoder/bias must be an array of .*optax\.masked") as caught:
+        adamx.adam(1e-3).init(encoder(leaf))
+    assert came in str(caught.value)
 
 
 NO_FIT = {
@@ -179,12 +189,17 @@ def test_nodes_that_differ_inside_are_named_with_both_sides(params, gradients, w
 def test_every_container_is_checked_and_its_leaf_is_named(make):
     moments = {"encoder": make(BIAS, KERNEL)}
     check_fits({"encoder": make(np.ones(2), jnp.ones((2, 3), jnp.bfloat16))}, moments)
-    with pytest.raises(ValueError, match=r"^gradient at encoder/kernel has shape \(3,\).*\(2, 3\)"):
+    with pytest.raises(ValueError, match=r"^gradient at encoder/kernel(/value)? has shape \(3,\).*\(2, 3\)"):
         check_fits({"encoder": make(BIAS, jnp.zeros(3))}, moments)
-    with pytest.raises(ValueError, match=r"at encoder/kernel expected an array of shape \(2, 3\), got None"):
+    with pytest.raises(ValueError, match=r"at encoder/kernel(/value)? expected an array of shape \(2, 3\), got None"):
         check_fits({"encoder": make(BIAS, None)}, moments)
     with pytest.raises(ValueError, match=rf"at encoder expected {type(moments['encoder']).__name__}, got list"):
         check_fits({"encoder": [BIAS, KERNEL]}, moments)
+
+
+def test_the_two_sides_have_the_names_they_are_given():
+    with pytest.raises(ValueError, match=r"^update at encoder/bias has shape \(1,\), its moment has shape \(2,\)"):
+        check_fits(encoder(jnp.zeros(1)), PARAMS, "update", "moment")
 
 
 def test_complex_gradients_need_complex_parameters():

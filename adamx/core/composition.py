@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import optax
 
 
@@ -48,15 +49,22 @@ def join(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def wrong_state(expected: str, state: Any) -> TypeError:
+def wrong_state(expected: str, state: Any, detail: str = "") -> TypeError:
     """The error for a state that init did not return: what came, and what usually went wrong."""
     keys = f" with the keys {sorted(map(str, state))}" if isinstance(state, dict) else ""
     length = f" of {len(state)}" if isinstance(state, list | tuple) else ""
     return TypeError(
-        f"expected the state that init returned, {expected}, got {type(state).__name__}{length}{keys}. "
+        f"expected the state that init returned, {expected}, got {type(state).__name__}{length}{keys}{detail}. "
         "The order of arguments is update(gradients, state, params). A checkpoint restores to the right types with "
         "tx.init(params) as its template; a state of optax with the same fields becomes adamx.MomentsState(*state)"
     )
+
+
+def check_empty(state: optax.OptState) -> optax.OptState:
+    """The state of a stage that keeps nothing, else a TypeError: a rate that was a schedule when the state was made."""
+    if jax.tree.leaves(state):
+        raise wrong_state("EmptyState", state)
+    return state
 
 
 def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -10,6 +10,7 @@ import optax
 from adamx import hyperparameters, numerics
 from adamx.core.composition import no_state
 from adamx.core.message import Weight, check_is_moments
+from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import Tree, map_leaves
 
@@ -44,6 +45,7 @@ def _update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
     return dtype
 
 
+@names_hints
 def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
     """Divides both moments by the weight they have seen, and the first by the root of the second.
 
@@ -89,6 +91,7 @@ def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.Gradien
     return optax.GradientTransformationExtraArgs(no_state, update)
 
 
+@names_hints
 def uncorrected(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
     """The quotient without the correction, `u_t = m_t / (√(v_t + ε_root) + ε)`: for ablations.
 

@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adamx import hyperparameters, numerics
+from adamx.core.composition import check_empty, wrong_state
 from adamx.core.moments import increment
 from adamx.core.rate import ScalarOrSchedule, check_schedule
+from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import map_leaves, result_dtype
+from adamx.trees import check_fits, map_leaves, result_dtype
 
 Mask = Any | Callable[[optax.Params], Any]
 
@@ -22,6 +25,7 @@ class WeightDecaySchedule(NamedTuple):
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
+@names_hints
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -70,10 +74,14 @@ def add_decayed_weights(
     ) -> tuple[optax.Updates, optax.OptState]:
         if params is None:
             raise ValueError("weight decay needs the parameters: tx.update(gradients, state, params)")
+        check_fits(params, updates, "parameter", "update")
         if not callable(decay):
+            check_empty(state)
             if isinstance(decay, float) and decay == 0.0:
                 return updates, state
             return map_leaves(decayed_by(decay), 1, updates, params)[0], state
+        if not isinstance(getattr(state, "count", None), jax.Array | np.ndarray | np.generic):
+            raise wrong_state("WeightDecaySchedule", state)
         count = jnp.asarray(state.count)
         lam = hyperparameters.scalar("the value of the weight_decay schedule", decay(count))
         return map_leaves(decayed_by(lam), 1, updates, params)[0], WeightDecaySchedule(increment(count))

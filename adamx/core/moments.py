@@ -4,15 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import wrong_state
 from adamx.core.message import Moments, Weight, check_is_moments
+from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.storage import Float, moment_codec
-from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, result_dtype
+from adamx.trees import Tree, check_fits, check_leaves, leaf_dtype, map_leaves, path_name, result_dtype
 
 
 class MomentsState(NamedTuple):
@@ -35,6 +37,22 @@ def increment(count: jax.Array) -> jax.Array:
     return jnp.where(count < largest, count + 1, largest).astype(count.dtype)
 
 
+def _check_state(state: Any) -> MomentsState:
+    """The state itself, or a TypeError that says what is not as init made it."""
+    if not isinstance(state, MomentsState):
+        raise wrong_state("MomentsState", state)
+    kind, shape = getattr(state.count, "dtype", np.dtype(type(state.count))), np.shape(state.count)
+    if shape or not jnp.issubdtype(kind, jnp.integer):
+        raise wrong_state("MomentsState", state, f" whose count is {kind}{list(shape)}")
+    try:
+        check_leaves("mu", state.mu)
+        check_fits(state.nu, state.mu, "nu", "mu")
+    except (TypeError, ValueError) as error:
+        raise wrong_state("MomentsState", state, f" in which {error}") from None
+    return state
+
+
+@names_hints
 def scale_by_moments(
     b1: Scalar = 0.9,
     b2: Scalar = 0.999,
@@ -82,10 +100,14 @@ def scale_by_moments(
     nu_codec = moment_codec("nu_dtype", nu_dtype, "b2", b2)
 
     def average(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+        mu, nu = jnp.asarray(mu), jnp.asarray(nu)
         dtype = result_dtype(g, mu, nu)
         real = numerics.real_dtype(dtype)
         beta1, beta2 = numerics.as_scalar(b1, dtype), numerics.as_scalar(b2, real)
         wide = dtype if jnp.iscomplexobj(mu) else real
+        if not precise:
+            hyperparameters.check_below_one("b1", b1, real)
+            hyperparameters.check_below_one("b2", b2, real)
         g, m, v = jnp.asarray(g, wide), mu_codec.decode(mu, wide), nu_codec.decode(nu, real)
 
         m = numerics.ema(beta1, m, g, precise=precise)  # line 7
@@ -98,7 +120,7 @@ def scale_by_moments(
     def init(params: optax.Params) -> MomentsState:
         def zeros(codec: Float, real: bool) -> Tree:
             def leaf(path: Any, p: Any) -> jax.Array:
-                return codec.zeros(p, leaf_dtype("parameter", path, p), real=real)
+                return codec.zeros(p, leaf_dtype("parameter", path, p), real=real, where=path_name(path))
 
             return jax.tree_util.tree_map_with_path(leaf, params)
 
@@ -107,11 +129,10 @@ def scale_by_moments(
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, MomentsState]:
-        if not isinstance(state, MomentsState):
-            raise wrong_state("MomentsState", state)
-        check_fits(updates, state.mu)
-        count = increment(jnp.asarray(state.count))  # line 5
-        m, v, mu, nu = map_leaves(average, 4, updates, state.mu, state.nu)
+        before = _check_state(state)
+        check_fits(updates, before.mu)
+        count = increment(jnp.asarray(before.count))  # line 5
+        m, v, mu, nu = map_leaves(average, 4, updates, before.mu, before.nu)
         moments = Moments(
             count=count,
             gradients=updates,

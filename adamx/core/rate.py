@@ -5,12 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adamx import hyperparameters, numerics
+from adamx.core.composition import check_empty, wrong_state
 from adamx.core.moments import increment
+from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import map_leaves
+from adamx.trees import check_leaves, map_leaves
 
 ScalarOrSchedule = Scalar | Callable[[Any], Any]
 
@@ -20,27 +23,34 @@ def _check_rate(learning_rate: Any) -> ScalarOrSchedule:
     usage = "usage: adamx.adam(1e-3), or adamx.adam(schedule) with a schedule from optax"
     if isinstance(learning_rate, optax.GradientTransformation):
         raise TypeError(f"learning_rate must be a number or a schedule, got another optimizer; {usage}")
-    if isinstance(learning_rate, dict | list | tuple):
-        kind = type(learning_rate).__name__
-        raise TypeError(f"learning_rate must be a number or a schedule, got a tree ({kind}); {usage}")
     if callable(learning_rate):
         return learning_rate
+    if not isinstance(learning_rate, complex | str | np.generic | np.ndarray | jax.Array | int | float | None):
+        kind = type(learning_rate).__name__
+        raise TypeError(f"learning_rate must be a number or a schedule, got a tree ({kind}); {usage}")
     return hyperparameters.nonnegative("learning_rate", learning_rate)
 
 
 def check_schedule(name: str, schedule: Callable[[Any], Any]) -> None:
-    """Calls a schedule once, at step 0; a TypeError names it if it does not give a real number."""
+    """Calls a schedule once, at step 0.
+
+    Raises:
+        TypeError: it does not take a count or does not give a real number.
+        ValueError: it gives a negative, infinite or NaN number.
+    """
     label = f"{name} schedule {getattr(schedule, '__name__', repr(schedule))}"
     try:
         value = schedule(jnp.zeros([], jnp.int32))
-    except TypeError as error:
+    except Exception as error:
         raise TypeError(f"{label} must take the step count and return a number: {error}") from error
     try:
         hyperparameters.scalar(f"the value of the {label}", value)
     except ValueError as error:
-        raise TypeError(str(error)) from error
+        raise TypeError(str(error)) from None
+    hyperparameters.nonnegative(f"the value of the {label}", value)
 
 
+@names_hints
 def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     """Multiplies by the negative learning rate, `-α_t u_t`.
 
@@ -84,8 +94,11 @@ def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
+        check_leaves("update", updates)
         if not callable(rate):
-            return map_leaves(scaled_by(rate), 1, updates)[0], state
+            return map_leaves(scaled_by(rate), 1, updates)[0], check_empty(state)
+        if not isinstance(state, optax.ScaleByScheduleState):
+            raise wrong_state("optax.ScaleByScheduleState", state)
         count = jnp.asarray(state.count)
         alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
         return map_leaves(scaled_by(alpha), 1, updates)[0], optax.ScaleByScheduleState(increment(count))

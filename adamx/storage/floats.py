@@ -19,19 +19,19 @@ class Float(NamedTuple):
 
     dtype: jnp.dtype | None = None
 
-    def zeros(self, like: Any, dtype: DTypeLike, *, real: bool) -> jax.Array:
+    def zeros(self, like: Any, dtype: DTypeLike, *, real: bool, where: str = "a leaf") -> jax.Array:
         """The moment of a parameter before the first step, with the parameter's shape and placement.
 
         Raises:
             TypeError: a complex moment asked for in a half-precision dtype.
         """
-        wide = numerics.compute_dtype(dtype)
+        wide = jnp.dtype(jax.dtypes.canonicalize_dtype(numerics.compute_dtype(dtype)))
         if real or not jnp.issubdtype(wide, jnp.complexfloating):
             return jnp.zeros_like(like, dtype=self.dtype or numerics.real_dtype(wide))
         if self.dtype is None:
             return jnp.zeros_like(like, dtype=wide)
         if jnp.finfo(self.dtype).bits < 32:
-            raise TypeError(f"a complex moment cannot be stored as {self.dtype}: leave mu_dtype as None")
+            raise TypeError(f"the complex moment at {where} cannot be stored as {self.dtype}: leave mu_dtype as None")
         return jnp.zeros_like(like, dtype=numerics.compute_dtype(self.dtype, jnp.complex64))
 
     def decode(self, stored: jax.Array, dtype: DTypeLike) -> jax.Array:
@@ -52,6 +52,8 @@ def moment_codec(name: str, dtype: Any, decay_name: str, decay: Scalar) -> Float
     """
     checked = hyperparameters.floating_dtype(name, dtype)
     if checked is not None and jnp.finfo(checked).bits < 32:
+        if name == "nu_dtype":
+            raise ValueError(f"nu_dtype={checked} cannot hold squares: use float32 or float64")
         half_ulp = float(jnp.finfo(checked).eps) / 2
         if isinstance(decay, float) and 1 - decay < half_ulp:
             raise ValueError(

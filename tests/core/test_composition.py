@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx.core.composition import chain
+
+PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
+GRADIENTS = {"w": jnp.array([0.1, -0.3]), "b": jnp.array(0.7)}
+ONLY_W = {"w": True, "b": False}
+SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
+
+
+def after_two_steps(tx):
+    """The updates and the state of the second jitted step."""
+    step, state = jax.jit(tx.update), tx.init(PARAMS)
+    _, state = step(GRADIENTS, state, PARAMS)
+    return step(GRADIENTS, state, PARAMS)
+
+
+def bits(tree):
+    return jax.tree.map(lambda x: (x.dtype, np.asarray(x).tobytes()), tree)
+
+
+def layout(tree):
+    return [(jax.tree_util.keystr(path), x.shape, x.dtype) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def test_join_has_the_state_of_its_first_stage():
+    joined = adamx.join(adamx.scale_by_moments(), adamx.bias_correction())
+    _, ours = after_two_steps(joined)
+    _, theirs = after_two_steps(optax.scale_by_adam())
+    assert isinstance(ours, adamx.MomentsState)
+    assert ours._fields == theirs._fields
+    assert bits(ours) == bits(theirs)
+
+
+@pytest.mark.parametrize("compose", [adamx.join, chain])
+def test_every_stage_gets_parameters_and_extra_arguments(compose):
+    def update(updates, state, params, *, value, **extra):
+        return jax.tree.map(lambda u: u * value, updates), state
+
+    by_value = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    stages = adamx.scale_by_adam(), adamx.add_decayed_weights(0.1), by_value, adamx.scale_by_lr(0.1)
+    composed, peer = compose(*stages), optax.chain(*stages)
+    ours, _ = composed.update(GRADIENTS, composed.init(PARAMS), PARAMS, value=2.0, unknown="any")
+    expected, _ = peer.update(GRADIENTS, peer.init(PARAMS), PARAMS, value=2.0, unknown="any")
+    assert bits(ours) == bits(expected)
+
+
+STATEFUL = {
+    "TraceState": optax.trace(0.9),
+    "ScaleByScheduleState": adamx.scale_by_lr(SCHEDULE),
+    "MomentsState": adamx.scale_by_moments(),
+    "MaskedState": optax.masked(optax.scale(0.5), ONLY_W),
+    "dict": optax.GradientTransformation(lambda params: params, lambda updates, state, params=None: (updates, state)),
+}
+
+
+@pytest.mark.parametrize("state", STATEFUL)
+def test_join_refuses_a_later_stage_with_a_state(state):
+    joined = adamx.join(adamx.scale_by_adam(), optax.identity(), STATEFUL[state])
+    with pytest.raises(TypeError, match=rf"stage 2 has a state, {state}: use optax\.chain"):
+        joined.init(PARAMS)
+
+
+def test_the_states_are_where_optax_has_them():
+    _, state = after_two_steps(adamx.adam(SCHEDULE))
+    assert state[0].mu.keys() == state[0].nu.keys() == PARAMS.keys()
+    assert state[0].count == state[1].count == 2
+
+
+SETTINGS = {
+    "constant": {},
+    "schedule": {"learning_rate": SCHEDULE},
+    "nesterov": {"nesterov": True},
+    "mu_dtype": {"mu_dtype": jnp.bfloat16},
+}
+DECAYS = {
+    "weight_decay": {"weight_decay": 0.1},
+    "mask": {"mask": ONLY_W},
+    "mask function": {"mask": lambda params: jax.tree.map(lambda p: p.ndim > 0, params)},
+}
+if optax.add_decayed_weights(SCHEDULE).init(PARAMS) != optax.EmptyState():  # not in the oldest optax that we support
+    DECAYS |= {
+        "scheduled decay": {"weight_decay": SCHEDULE},
+        "scheduled decay, mask, schedule": {"weight_decay": SCHEDULE, "mask": ONLY_W, "learning_rate": SCHEDULE},
+    }
+PEERS = {
+    **{f"adam {name}": (adamx.adam, optax.adam, settings) for name, settings in SETTINGS.items()},
+    **{f"adamw {name}": (adamx.adamw, optax.adamw, settings) for name, settings in (SETTINGS | DECAYS).items()},
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs", "settings"), PEERS.values(), ids=PEERS)
+def test_the_state_has_the_layout_of_optax(ours, theirs, settings):
+    settings = {"learning_rate": 0.1, **settings}
+    tx, peer = ours(**settings), theirs(**settings)
+    assert layout(tx.init(PARAMS)) == layout(peer.init(PARAMS))
+    assert layout(after_two_steps(tx)) == layout(after_two_steps(peer))
+
+
+STAGES = adamx.scale_by_adam(), optax.trace(0.9), adamx.scale_by_lr(SCHEDULE)
+OWN = chain(*STAGES).init(PARAMS)
+WRONG = {
+    "dict": (dict(enumerate(OWN)), r"a tuple of 3 states, got dict with the keys \['0', '1', '2'\]"),
+    "list": (list(OWN), "a tuple of 3 states, got list of 3"),
+    "None": (None, "a tuple of 3 states, got NoneType"),
+    "one stage short": (OWN[:2], "a tuple of 3 states, got tuple of 2"),
+    "one state too many": ((*OWN, OWN[0]), "a tuple of 3 states, got tuple of 4"),
+    "the first state alone": (OWN[0], "a tuple of 3 states, got MomentsState of 3"),
+    "optax.adamw": (optax.adamw(SCHEDULE).init(PARAMS), "MomentsState, got ScaleByAdamState of 3"),
+    "rmsprop": (optax.rmsprop(0.1, momentum=0.9).init(PARAMS), "MomentsState, got ScaleByRmsState"),
+}
+
+
+@pytest.mark.parametrize(("state", "came"), WRONG.values(), ids=WRONG)
+def test_a_state_of_another_kind_is_told_how_to_restore(state, came):
+    with pytest.raises(TypeError, match=rf"expected .*{came}.*tx\.init\(params\) as its template"):
+        chain(*STAGES).update(GRADIENTS, state, PARAMS)
+
+
+def test_swapped_arguments_are_told_their_order():
+    tx = chain(*STAGES)
+    with pytest.raises(TypeError, match=r"got dict with the keys \['b', 'w'\].*update\(gradients, state, params\)"):
+        tx.update(tx.init(PARAMS), GRADIENTS, PARAMS)
+
+
+CONSTANT_AND_SCHEDULED = {
+    "adam": (adamx.adam(0.1), adamx.adam(SCHEDULE)),
+    "adamw": (adamx.adamw(0.1), adamx.adamw(SCHEDULE)),
+    "weight decay": (adamx.adamw(0.1), adamx.adamw(0.1, weight_decay=SCHEDULE)),
+}
+
+
+@pytest.mark.parametrize(("constant", "scheduled"), CONSTANT_AND_SCHEDULED.values(), ids=CONSTANT_AND_SCHEDULED)
+def test_the_state_of_a_constant_is_not_that_of_a_schedule(constant, scheduled):
+    for tx, other in [(constant, scheduled), (scheduled, constant)]:
+        with pytest.raises(TypeError, match=r"expected .*tx\.init\(params\) as its template"):
+            tx.update(GRADIENTS, other.init(PARAMS), PARAMS)

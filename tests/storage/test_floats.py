@@ -1,0 +1,243 @@
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx.storage import Float, moment_codec
+
+NARROW = ["float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
+
+
+@pytest.mark.parametrize("parameter", NARROW)
+@pytest.mark.parametrize("stored", [None, "float32", "bfloat16", "float16"])
+def test_zeros_have_the_shape_of_the_parameter_and_the_dtype_of_the_storage(parameter, stored):
+    codec = Float(stored and jnp.dtype(stored))
+    for like in (jnp.ones((2, 3), parameter), np.ones((2, 3), parameter), jax.ShapeDtypeStruct((2, 3), parameter)):
+        for real in (False, True):
+            zeros = codec.zeros(like, like.dtype, real=real)
+            assert (zeros.shape, zeros.dtype, zeros.weak_type) == ((2, 3), jnp.dtype(stored or "float32"), False)
+            np.testing.assert_array_equal(np.asarray(zeros, np.float32), 0)
+
+
+def test_zeros_of_a_python_float_are_not_weak():
+    zeros = Float().zeros(1.0, jnp.float32, real=False)
+    assert (zeros.shape, zeros.dtype, zeros.weak_type) == ((), jnp.float32, False)
+
+
+@pytest.mark.parametrize(("dtype", "mu"), [("float64", "float32"), ("complex128", "complex64")])
+def test_wide_numpy_parameters_without_x64_get_narrow_moments_in_silence(dtype, mu):
+    state = adamx.scale_by_moments().init(np.ones(3, dtype))
+    assert (state.mu.dtype, state.nu.dtype) == (jnp.dtype(mu), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "stored", "mu", "nu"),
+    [
+        ("complex64", None, "complex64", "float32"),
+        ("complex128", None, "complex128", "float64"),
+        ("complex64", "float64", "complex128", "float64"),
+        ("complex64", "float32", "complex64", "float32"),
+        ("complex128", "float32", "complex64", "float32"),
+        ("float64", None, "float64", "float64"),
+        ("float64", "bfloat16", "bfloat16", "bfloat16"),
+    ],
+)
+def test_wide_and_complex_moments(parameter, stored, mu, nu, x64):
+    codec = Float(stored and jnp.dtype(stored))
+    like = jnp.ones(3, parameter)
+    assert codec.zeros(like, like.dtype, real=False).dtype == jnp.dtype(mu)
+    assert codec.zeros(like, like.dtype, real=True).dtype == jnp.dtype(nu)
+
+
+@pytest.mark.parametrize("stored", ["bfloat16", "float16", "float8_e5m2"])
+def test_a_complex_moment_in_half_precision_is_refused_with_the_way_out(stored):
+    with pytest.raises(TypeError, match=rf"complex .* cannot be stored as {stored}.*mu_dtype") as caught:
+        adamx.adam(1e-3, b1=0.5, mu_dtype=stored).init({"encoder": {"bias": jnp.ones(2, jnp.complex64)}})
+    assert "encoder/bias" in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", NARROW)
+def test_encode_rounds_to_nearest_and_decode_is_exact(stored):
+    moment = jnp.linspace(-2, 2, 101)
+    codec = Float(jnp.dtype(stored))
+    held = codec.encode(moment, stored)
+    assert held.dtype == jnp.dtype(stored)
+    back = codec.decode(held, jnp.float32)
+    np.testing.assert_array_equal(back, np.asarray(moment).astype(jnp.dtype(stored)).astype(np.float32))
+    again = codec.encode(back, stored)
+    np.testing.assert_array_equal(np.asarray(again, np.float32), np.asarray(held, np.float32))
+
+
+def test_numpy_arrays_decode():
+    decoded = Float().decode(np.ones(3, np.float32), jnp.float32)
+    assert isinstance(decoded, jax.Array)
+    np.testing.assert_array_equal(decoded, 1)
+
+
+def test_moment_codec_passes_what_it_can_hold():
+    assert moment_codec("mu_dtype", None, "b1", 0.9) == Float(None)
+    assert moment_codec("mu_dtype", "bfloat16", "b1", 0.9) == Float(jnp.dtype("bfloat16"))
+    assert moment_codec("nu_dtype", jnp.float32, "b2", 0.999) == Float(jnp.dtype("float32"))
+
+
+@pytest.mark.parametrize("value", [int, "int8", "nonsense", 3, complex])
+def test_moment_codec_names_the_argument(value):
+    with pytest.raises(TypeError, match=r"^nu_dtype must be a (real )?floating dtype or None, got "):
+        moment_codec("nu_dtype", value, "b2", 0.999)
+
+
+# A storage dtype is either refused by name, or the constant gradient keeps a direction of 1.
+STALLS = {
+    "nu bfloat16": {"nu_dtype": "bfloat16"},
+    "nu bfloat16, numpy b2": {"nu_dtype": "bfloat16", "b2": np.float32(0.999)},
+    "nu bfloat16, jax b2": {"nu_dtype": "bfloat16", "b2": jnp.float32(0.999)},
+    "nu float16": {"nu_dtype": "float16"},
+    "nu float8": {"nu_dtype": "float8_e5m2", "b2": 0.9},
+    "mu float8, b1 near 1": {"mu_dtype": "float8_e4m3fn", "b1": 0.99},
+    "mu bfloat16, b1 near 1": {"mu_dtype": "bfloat16", "b1": 0.999},
+    "mu bfloat16": {"mu_dtype": "bfloat16"},
+    "mu float16": {"mu_dtype": "float16"},
+}
+
+
+@pytest.mark.parametrize("arguments", STALLS.values(), ids=STALLS.keys())
+def test_a_stored_moment_tracks_or_is_refused(arguments):
+    g, directions, text = jnp.asarray([1.0, 1e-2, 1e-3, 300.0, 1e4]), np.nan, ""
+    traced = {k: arguments[k] for k in ("b1", "b2") if k in arguments and isinstance(arguments[k], jax.Array)}
+
+    def run(traced):
+        tx = adamx.scale_by_adam(**arguments | traced)
+        return jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=1000)[1]
+
+    for program in (run, jax.jit(run)):
+        try:
+            directions = program(traced)
+        except ValueError as error:
+            text = str(error)
+        refused = text.startswith(next(a for a in arguments if a.endswith("_dtype"))) and "float32" in text
+        assert refused or np.abs(directions - 1).max() < 0.05
+
+
+NUMBERS = {
+    **{dtype: jnp.ones((), dtype) for dtype in NARROW},
+    "weak": jnp.asarray(1.0),
+    "Python float": 1.0,
+    "numpy float32": np.float32(1),
+    "numpy float64": np.ones(()),
+    "numpy bfloat16": np.ones((), jnp.bfloat16),
+    "complex64": jnp.ones((), jnp.complex64),
+    "Python complex": 1j,
+}
+PARAMETERS = ["float32", "bfloat16", "float8_e4m3fn", "Python float", "numpy float64", "complex64"]
+MODES = {
+    "plain": (contextlib.nullcontext, {}),
+    "precise": (contextlib.nullcontext, {"precise": True}),
+    "strict": (lambda: jax.numpy_dtype_promotion("strict"), {}),
+    "no jit": (jax.disable_jit, {}),
+}
+
+
+def types(tree):
+    return [(jax.tree_util.keystr(k), x.shape, x.dtype, x.weak_type) for k, x in jax.tree.leaves_with_path(tree)]
+
+
+def check_types(tx, params, gradients):
+    """Runs a few steps outside jit, inside and in a scan, and gives the updates."""
+    state = first = tx.init(params)
+    step, compiled = jax.jit(tx.update), not jax.config.jax_disable_jit
+    assert not any(weak for *_, weak in types(first))
+    assert types(jax.eval_shape(tx.init, params)) == types(first)
+    expected = types(jax.eval_shape(tx.update, gradients, first, params))
+    for update in (tx.update, step, step):
+        updates, state = update(gradients, state, params)
+        assert types((updates, state)) == expected
+        assert types(state) == types(first)
+        assert all(np.isfinite(np.asarray(x, complex)).all() for x in jax.tree.leaves((updates, state)))
+    assert step._cache_size() == compiled
+    jax.eval_shape(lambda: jax.lax.scan(lambda s, _: (tx.update(gradients, s, params)[1], None), first, length=2))
+    return updates
+
+
+def is_complex(x):
+    return jnp.iscomplexobj(x)
+
+
+@pytest.mark.parametrize(("context", "arguments"), MODES.values(), ids=MODES.keys())
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_types_never_move_whatever_the_gradients_are(kind, context, arguments):
+    gradients = {k: g for k, g in NUMBERS.items() if is_complex(NUMBERS[kind]) or not is_complex(g)}
+    params = dict.fromkeys(gradients, NUMBERS[kind])
+    tx = adamx.adamw(optax.linear_schedule(0.1, 0.0, 9), weight_decay=0.1, **arguments)
+    with context():
+        updates = check_types(tx, params, gradients)
+    for name, g in gradients.items():
+        expected = jnp.float32 if "float8" in name else jnp.result_type(g)
+        assert updates[name].dtype == (jnp.complex64 if is_complex(NUMBERS[kind]) else expected)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"mu_dtype": jnp.bfloat16}, {"nesterov": True}, {"nu_dtype": jnp.float32}], ids=str
+)
+@pytest.mark.parametrize("kind", ["bfloat16", "Python float"])
+def test_types_never_move_in_variants(kind, arguments):
+    gradients = {k: g for k, g in NUMBERS.items() if not is_complex(g)}
+    check_types(adamx.adam(0.1, **arguments), dict.fromkeys(gradients, NUMBERS[kind]), gradients)
+
+
+@pytest.mark.parametrize("kind", ["float64", "complex128", "bfloat16", "Python"])
+def test_types_never_move_with_x64(kind, x64):
+    dtypes = ["float64", "float32", "bfloat16", *(["complex128", "complex64"] if "complex" in kind else [])]
+    gradients = {d: jnp.ones((), d) for d in dtypes} | {"numpy": np.ones(()), "Python": 1.0}
+    param = 1.0 if kind == "Python" else jnp.ones((), kind)
+    updates = check_types(adamx.adamw(0.1, weight_decay=0.1), dict.fromkeys(gradients, param), gradients)
+    assert updates["Python"].dtype == ("complex128" if "complex" in kind else "float64")
+
+
+BETAS = [0.0, 0.5, 0.9, 0.999, 0.999999]
+
+
+def extremes(dtype):
+    info = jnp.finfo(dtype)
+    sizes = [s for s in (float(info.max), float(info.max) / 2, 1e30, 2e19, 1.9e19) if s <= float(info.max)]
+    small = [float(info.tiny), float(info.smallest_subnormal), 0.0]
+    values = np.asarray([sign * size for size in sizes + small for sign in (1, -1)])
+    return jnp.asarray(values * (1 + 0j) if jnp.issubdtype(dtype, jnp.complexfloating) else values).astype(dtype)
+
+
+EXTREMES = {dtype: extremes(dtype) for dtype in [*NARROW, "complex64"]}
+
+
+@pytest.mark.parametrize("precise", [False, True], ids=["plain", "precise"])
+@pytest.mark.parametrize("b2", BETAS)
+@pytest.mark.parametrize("b1", BETAS)
+def test_no_finite_gradient_makes_an_infinite_state_or_a_long_step(b1, b2, precise):
+    tx = adamx.adam(1.0, b1, b2, precise=precise)
+    state, longest = tx.init(EXTREMES), 2.01 / (1 if b2 else 1 - b1)  # exact Adam: 1 under a constant gradient
+    for _ in range(3):
+        updates, state = tx.update(EXTREMES, state)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+        for u in updates.values():
+            assert np.abs(np.asarray(u, complex)).max() <= longest
+
+
+def test_no_finite_float64_gradient_makes_an_infinite_state_or_a_long_step(x64):
+    tx = adamx.adam(1.0)
+    gradients = extremes("float64")
+    updates, state = tx.update(gradients, tx.init(gradients))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    assert np.abs(updates).max() <= 2
+
+
+@pytest.mark.parametrize("precise", [False, True], ids=["plain", "precise"])
+@pytest.mark.parametrize("b2", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("large", [1e4, 1e9, 1e18])
+def test_a_small_decay_rate_forgets_a_large_gradient(large, b2, precise):
+    tx = adamx.adam(1.0, 0.0, b2, precise=precise)
+    _, state = tx.update(jnp.asarray([large]), tx.init(jnp.zeros(1)))
+    updates, _ = tx.update(jnp.asarray([1.0]), state)
+    exact = -1 / np.sqrt((b2 * (1 - b2) * large**2 + (1 - b2)) / (1 - b2**2))
+    np.testing.assert_allclose(updates, exact, rtol=1e-5)

@@ -3,6 +3,9 @@
 A contender is a call without arguments that runs one step and blocks until its results are there. In every round each
 contender is sampled once, in an order shuffled anew, and its time is divided by the baseline's of the same round: what
 disturbs a whole round cancels. Ratios are medians of those quotients, never quotients of medians.
+
+Where a program lies in memory is worth up to a tenth of its time when it has many small operations, and the first one
+built in a process lies best. So contenders are built anew several times, in another order each time.
 """
 
 import dataclasses
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Contender = Callable[[], Any]
 
 PACKAGES = ("jax", "jaxlib", "optax", "adamx")
 
@@ -60,7 +64,7 @@ def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int, seed: int
     return returned
 
 
-def seconds_per_call(contender: Callable[[], Any], calls: int) -> float:
+def seconds_per_call(contender: Contender, calls: int) -> float:
     """The mean over some calls in a row."""
     start = time.perf_counter()
     for _ in range(calls):
@@ -74,29 +78,38 @@ def rounds_within(budget_s: float, round_s: float, least: int, most: int) -> int
 
 
 def measure(
-    contenders: Mapping[str, Callable[[], Any]],
+    builders: Mapping[str, Callable[[], Contender]],
     *,
     budget_s: float,
+    builds: int = 3,
     sample_s: float = 2e-3,
-    most_rounds: int = 1000,
     seed: int = 0,
 ) -> dict[str, list[float]]:
     """Seconds a call, one number for each contender and round.
 
     Args:
-        contenders: what to time, by name.
-        budget_s: about how long the timing may take in all.
+        builders: what makes each contender, by name.
+        budget_s: about how long the rounds may take in all; building and warming up come on top.
+        builds: how often each contender is built; each is the first one equally often if there are as many of them.
         sample_s: the shortest time that one sample lasts; a fast contender is called several times for it.
-        most_rounds: where to stop if the budget would allow more.
-        seed: of the order.
+        seed: of the order within a round.
     """
-    for contender in contenders.values():
-        seconds_per_call(contender, 5)  # compiles, and fills caches
-    slowest = max(seconds_per_call(contender, 5) for contender in contenders.values())
-    calls = max(1, round(sample_s / slowest))
-    rounds = rounds_within(budget_s, len(contenders) * calls * slowest, least=15, most=most_rounds)
-    samplers = {name: functools.partial(seconds_per_call, call, calls) for name, call in contenders.items()}
-    return interleave(samplers, rounds, seed)
+    names = list(builders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    builders[names[0]]()()  # takes the best place in memory from all of them
+    for build in range(builds):
+        first = build % len(names)
+        contenders = {name: builders[name]() for name in names[first:] + names[:first]}
+        for contender in contenders.values():
+            seconds_per_call(contender, 5)  # compiles, and fills caches
+        round_s = sum(seconds_per_call(contender, 5) for contender in contenders.values())
+        calls = max(1, round(sample_s * len(names) / round_s))
+        samplers = {name: functools.partial(seconds_per_call, call, calls) for name, call in contenders.items()}
+        rounds = rounds_within(budget_s / builds, calls * round_s, least=5, most=500)
+        for name, values in interleave(samplers, rounds, seed + build).items():
+            seconds[name] += values
+        del contenders, samplers
+    return seconds
 
 
 def machine() -> dict[str, Any]:

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import optax
 from harness import headline, measure, ratios, spread, table, verdict, write_json
-from workloads import Tree, contender, count, gradients_for, one_leaf, shapes_of, small_leaves, step_of
+from workloads import Tree, builders, count, one_leaf, shapes_of, small_leaves, step_of
 
 import adamx
 
 BAR = 1.03
 BAR_FROM = 100_000
 OURS, THEIRS, FLOOR = "adamx", "optax", "optax again"
+LIBRARIES = {THEIRS: optax, FLOOR: optax, OURS: adamx}
 LARGEST = 16_000_000
 
 
@@ -57,10 +58,8 @@ def cases(quick: bool) -> list[Case]:
 def timed(case: Case, budget_s: float) -> dict[str, Any]:
     """One row, as it goes into the JSON file."""
     print(case.name, file=sys.stderr)
-    gradients = gradients_for(case.params)
-    libraries = {THEIRS: optax, FLOOR: optax, OURS: adamx}
-    contenders = {name: contender(case.build(library), gradients) for name, library in libraries.items()}
-    seconds = measure(contenders, budget_s=budget_s)
+    transformations = {name: case.build(library) for name, library in LIBRARIES.items()}
+    seconds = measure(builders(transformations, case.params), budget_s=budget_s)
     by_round = ratios(seconds, THEIRS)
     leaves, elements = count(case.params)
     return {

@@ -1,5 +1,6 @@
 """What is timed: the optimizer's part of a training step, and the trees of parameters it runs on."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import optax
 
 Tree = Any
 Step = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+Builder = Callable[[], Callable[[], None]]
 
 
 def step_of(tx: optax.GradientTransformation) -> Step:
@@ -75,14 +77,23 @@ def gradients_for(params: Tree) -> Tree:
     return treedef.unflatten([normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)])
 
 
-def contender(tx: optax.GradientTransformation, gradients: Tree) -> Callable[[], Tree]:
-    """One optimizer as a call that takes one step from where the last one ended, and blocks."""
-    step = step_of(tx)
-    params = jax.tree.map(jnp.zeros_like, gradients)
-    carried = [params, tx.init(params)]
+def builders(transformations: dict[str, optax.GradientTransformation], params: Tree) -> dict[str, Builder]:
+    """For each transformation what builds its contender: a call that takes one step and blocks.
 
-    def call() -> Tree:
-        carried[:] = step(*carried, gradients)
-        return jax.block_until_ready(carried)
+    Their states must have one layout: all of them work on the same arrays, each from where the last one stopped, so
+    that none of them is lucky with its memory.
+    """
+    gradients = gradients_for(params)
+    zeros = jax.tree.map(jnp.zeros_like, gradients)
+    carried = jax.tree.leaves((zeros, next(iter(transformations.values())).init(zeros)))
 
-    return call
+    def build(tx: optax.GradientTransformation) -> Callable[[], None]:
+        step, structure = step_of(tx), jax.tree.structure(shapes_of(tx, params)[:2])
+
+        def call() -> None:
+            stepped = step(*structure.unflatten(carried), gradients)
+            carried[:] = jax.tree.leaves(jax.block_until_ready(stepped))
+
+        return call
+
+    return {name: functools.partial(build, tx) for name, tx in transformations.items()}

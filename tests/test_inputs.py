@@ -225,10 +225,9 @@ def test_tiny_epsilon_leaves_zero_at_zero_and_steps_bounded(eps):
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize("precise", [False, True], ids=["plain", "precise"])
-@pytest.mark.parametrize(("eps", "eps_root"), [(1e-8, 0.0), (1e-3, 1e-8), (0.0, 0.0), (1e-40, 0.0)])
-def test_derivatives_at_a_zero_gradient(eps, eps_root, precise):
-    tx = adamx.adam(1.0, eps=eps, eps_root=eps_root, precise=precise)
+@pytest.mark.parametrize(("eps", "eps_root"), [(1e-8, 0.0), (1e-3, 1e-8), (0.0, 1e-8), (0.0, 0.0), (1e-40, 0.0)])
+def test_derivatives_at_a_zero_gradient(eps, eps_root):
+    tx = adamx.adam(1.0, eps=eps, eps_root=eps_root, precise=eps_root > 0)
     _, state = tx.update(jnp.zeros(()), tx.init(jnp.zeros(())))
     second = lambda g: tx.update(g, state)[0]  # m̂ is 0.1 g / (1 - 0.9²)
     value, slope = jax.jvp(second, (0.0,), (1.0,))

@@ -99,6 +99,8 @@ STALLS = {
     "nu float8": {"nu_dtype": "float8_e5m2", "b2": 0.9},
     "mu float8, b1 near 1": {"mu_dtype": "float8_e4m3fn", "b1": 0.99},
     "mu bfloat16, b1 near 1": {"mu_dtype": "bfloat16", "b1": 0.999},
+    "mu bfloat16, jax b1 near 1": {"mu_dtype": "bfloat16", "b1": jnp.float32(0.999)},
+    "mu float8": {"mu_dtype": "float8_e4m3fn"},
     "mu bfloat16": {"mu_dtype": "bfloat16"},
     "mu float16": {"mu_dtype": "float16"},
 }
@@ -126,13 +128,11 @@ NUMBERS = {
     **{dtype: jnp.ones((), dtype) for dtype in NARROW},
     "weak": jnp.asarray(1.0),
     "Python float": 1.0,
-    "numpy float32": np.float32(1),
     "numpy float64": np.ones(()),
-    "numpy bfloat16": np.ones((), jnp.bfloat16),
     "complex64": jnp.ones((), jnp.complex64),
     "Python complex": 1j,
 }
-PARAMETERS = ["float32", "bfloat16", "float8_e4m3fn", "Python float", "numpy float64", "complex64"]
+PARAMETERS = ["float32", "bfloat16", "Python float", "numpy float64", "complex64"]
 MODES = {
     "plain": (contextlib.nullcontext, {}),
     "precise": (contextlib.nullcontext, {"precise": True}),
@@ -182,13 +182,12 @@ def test_types_never_move_whatever_the_gradients_are(kind, context, arguments):
 @pytest.mark.parametrize(
     "arguments", [{"mu_dtype": jnp.bfloat16}, {"nesterov": True}, {"nu_dtype": jnp.float32}], ids=str
 )
-@pytest.mark.parametrize("kind", ["bfloat16", "Python float"])
-def test_types_never_move_in_variants(kind, arguments):
+def test_types_never_move_in_variants(arguments):
     gradients = {k: g for k, g in NUMBERS.items() if not is_complex(g)}
-    check_types(adamx.adam(0.1, **arguments), dict.fromkeys(gradients, NUMBERS[kind]), gradients)
+    check_types(adamx.adam(0.1, **arguments), dict.fromkeys(gradients, NUMBERS["bfloat16"]), gradients)
 
 
-@pytest.mark.parametrize("kind", ["float64", "complex128", "bfloat16", "Python"])
+@pytest.mark.parametrize("kind", ["float64", "complex128", "Python"])
 def test_types_never_move_with_x64(kind, x64):
     dtypes = ["float64", "float32", "bfloat16", *(["complex128", "complex64"] if "complex" in kind else [])]
     gradients = {d: jnp.ones((), d) for d in dtypes} | {"numpy": np.ones(()), "Python": 1.0}

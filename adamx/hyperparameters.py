@@ -72,10 +72,10 @@ def scalar(name: str, value: Any) -> Scalar:
     try:
         return value if isinstance(value, jax.Array) else float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if str(value)[0] != "-" else -math.inf
 
 
-def _known(value: Scalar) -> float | None:
+def known(value: Scalar) -> float | None:
     """The number behind a hyperparameter where it can be read now: not while it is traced or lives elsewhere."""
     if not isinstance(value, jax.Array):
         return value
@@ -87,7 +87,7 @@ def _known(value: Scalar) -> float | None:
 def nonnegative(name: str, value: Any) -> Scalar:
     """A finite number of at least 0, else TypeError or ValueError; a traced one passes unread."""
     checked = scalar(name, value)
-    number = _known(checked)
+    number = known(checked)
     if number is not None and not (0 <= number < math.inf):
         raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
     return checked
@@ -112,7 +112,7 @@ def decay_rate(name: str, value: Any, *, precise: bool = False) -> Scalar:
             f"{float(np.asarray(0.999, dtype))} there). With optax.inject_hyperparams pass "
             "hyperparam_dtype=jnp.float32; otherwise pass a Python float"
         )
-    number = _known(checked)
+    number = known(checked)
     if number is not None and not (0 <= number < 1):
         raise ValueError(f"{name} must be in [0, 1), got {number}")
     if precise and not isinstance(checked, float):

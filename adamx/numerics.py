@@ -9,10 +9,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 Scalar = float | jax.Array
 """A hyperparameter: a Python float, or a scalar array that may be traced."""
+
+UNROLLED = 64
+"""The largest number of elements for which XLA:CPU was seen to unroll Adam's loop completely (33), doubled."""
 
 
 def compute_dtype(*dtypes: DTypeLike) -> jnp.dtype:
@@ -70,10 +74,11 @@ def square(g: jax.Array) -> jax.Array:
 
 
 def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
-    """Holds m within twice the root of the largest v, so that no finite gradient makes a step beyond 2 α / (1-β1).
+    """Holds m within twice the root of the largest v, so that huge finite gradients make no huge steps.
 
-    v saturates where g² overflows (`saturate_second_moment`); an m beyond its root would be divided by too little.
-    optax's m gets there only in steps in which its v is infinite. An infinite m becomes NaN: it must show.
+    v saturates where g² overflows (`saturate_second_moment`); a larger m would be divided by too little: a gradient of
+    1e30 would make steps of 1e10 α. With the default rates none is longer than 2 α. optax's m gets there only in steps
+    in which its v is infinite. An infinite m becomes NaN: it must show.
     """
     limit = min(_first_moment_limit(m.dtype), float(jnp.finfo(stored).max))
     size = jnp.abs(m)
@@ -98,12 +103,23 @@ def _first_moment_limit(dtype: DTypeLike) -> float:
 def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
     """Holds v at the largest finite number of the dtype that stores it, from where it decays again; NaN stays NaN.
 
-    A select after the sum, on the value that is both emitted and stored: any other place changes how the compiler
-    contracts the sum, or takes the loop out of its vector form.
+    A select after the sum, on the value that is both emitted and stored: in other places it changes how the compiler
+    contracts the sum, or takes the loop out of its vector form. In the loops over a few dozen elements that XLA:CPU
+    unrolls, the select itself decides which product is contracted; there a branch keeps it out of the loop.
     """
     largest = float(jnp.finfo(stored).max)
     narrower = jnp.finfo(stored).bits < jnp.finfo(v.dtype).bits
-    return jnp.where(v > largest if narrower else v == jnp.inf, largest, v)
+    overflows = v > largest if narrower else v == jnp.inf
+
+    def saturated(v: jax.Array) -> jax.Array:
+        return jnp.where(overflows, largest, v)
+
+    def unchanged(v: jax.Array) -> jax.Array:
+        return v
+
+    if v.size <= UNROLLED and isinstance(v, Tracer) and jax.default_backend() == "cpu":
+        return jax.lax.cond(jnp.any(overflows), saturated, unchanged, v)
+    return saturated(v)
 
 
 @jax.custom_jvp
@@ -131,6 +147,6 @@ def divide(x: jax.Array, real: jax.Array) -> jax.Array:
 def direction(m: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax.Array:
     """Line 11 without its α: `m / (√(v + ε_root) + ε)`, and 0 where m and the denominator are both 0."""
     denominator = root(v + eps_root) + eps
-    if not (isinstance(eps, float) and eps >= jnp.finfo(v.dtype).tiny):
+    if not (isinstance(eps, float) and eps >= float(jnp.finfo(v.dtype).tiny)):
         denominator = jnp.where(denominator == 0, jnp.ones_like(denominator), denominator)
     return divide(m, denominator)

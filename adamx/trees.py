@@ -96,14 +96,16 @@ def check_fits(tree: Tree, expected: Tree, what: str = "gradient", like: str = "
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     if treedef != jax.tree.structure(expected):
-        raise ValueError(f"{what}s do not have the structure of the {like}s: {first_difference(expected, tree)}")
+        raise ValueError(
+            f"the {what} tree does not have the structure of the {like} tree: {first_difference(expected, tree)}"
+        )
     for (path, x), y in zip(leaves, jax.tree.leaves(expected), strict=True):
         dtype, reference = leaf_dtype(what, path, x), jnp.result_type(y)
         shape, wanted = tuple(getattr(x, "shape", ())), tuple(getattr(y, "shape", ()))
         if shape != wanted:
             raise ValueError(f"{what} at {path_name(path)} has shape {shape}, its {like} has shape {wanted}")
         if jnp.issubdtype(dtype, jnp.complexfloating) and not jnp.issubdtype(reference, jnp.complexfloating):
-            raise TypeError(f"{what} at {path_name(path)} is {dtype}, its {like} is real")
+            raise TypeError(f"{what} at {path_name(path)} is {dtype}, its {like} is real: take the real part of it")
 
 
 def result_dtype(*leaves: Any) -> jnp.dtype:

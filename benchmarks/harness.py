@@ -25,6 +25,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Contender = Callable[[], Any]
 
+SAMPLE_S = 2e-3
+"""The shortest time that one sample lasts: a fast contender is called several times for it."""
+
 PACKAGES = ("jax", "jaxlib", "optax", "adamx")
 
 
@@ -47,10 +50,8 @@ def spread(values: Sequence[float]) -> Spread:
 
 def ratios(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Spread]:
     """Each contender's time over the baseline's of the same round."""
-    return {
-        name: spread([a / b for a, b in zip(values, seconds[baseline], strict=True)])
-        for name, values in seconds.items()
-    }
+    base = seconds[baseline]
+    return {name: spread([a / b for a, b in zip(own, base, strict=True)]) for name, own in seconds.items()}
 
 
 def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int, seed: int = 0) -> dict[str, list[T]]:
@@ -72,18 +73,8 @@ def seconds_per_call(contender: Contender, calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def rounds_within(budget_s: float, round_s: float, least: int, most: int) -> int:
-    """How many rounds of a length fit into a budget of seconds."""
-    return max(least, min(most, int(budget_s / round_s)))
-
-
 def measure(
-    builders: Mapping[str, Callable[[], Contender]],
-    *,
-    budget_s: float,
-    builds: int = 3,
-    sample_s: float = 2e-3,
-    seed: int = 0,
+    builders: Mapping[str, Callable[[], Contender]], *, budget_s: float, builds: int = 3, seed: int = 0
 ) -> dict[str, list[float]]:
     """Seconds a call, one number for each contender and round.
 
@@ -91,7 +82,6 @@ def measure(
         builders: what makes each contender, by name.
         budget_s: about how long the rounds may take in all; building and warming up come on top.
         builds: how often each contender is built; each is the first one equally often if there are as many of them.
-        sample_s: the shortest time that one sample lasts; a fast contender is called several times for it.
         seed: of the order within a round.
     """
     names = list(builders)
@@ -103,17 +93,17 @@ def measure(
         for contender in contenders.values():
             seconds_per_call(contender, 5)  # compiles, and fills caches
         round_s = sum(seconds_per_call(contender, 5) for contender in contenders.values())
-        calls = max(1, round(sample_s * len(names) / round_s))
+        calls = max(1, round(SAMPLE_S * len(names) / round_s))
         samplers = {name: functools.partial(seconds_per_call, call, calls) for name, call in contenders.items()}
-        rounds = rounds_within(budget_s / builds, calls * round_s, least=5, most=500)
+        rounds = min(500, max(5, int(budget_s / builds / (calls * round_s))))
         for name, values in interleave(samplers, rounds, seed + build).items():
             seconds[name] += values
-        del contenders, samplers
+        del contenders, contender, samplers  # so that only one set of programs is in memory
     return seconds
 
 
 def machine() -> dict[str, Any]:
-    """What a reader has to know about where the numbers come from; nothing that names the machine or its user."""
+    """Where the numbers come from; nothing that names the machine or its user."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+collect_ignore = ["golden/make_torch.py", "mutations.py"]  # programs, not tests
+
 
 class Layer(NamedTuple):
     kernel: Any

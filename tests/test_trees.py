@@ -180,7 +180,7 @@ SAME_TYPE = {
 
 @pytest.mark.parametrize(("params", "gradients", "words"), SAME_TYPE.values(), ids=SAME_TYPE.keys())
 def test_nodes_that_differ_inside_are_named_with_both_sides(params, gradients, words):
-    with pytest.raises(ValueError, match="structure of the parameters") as caught:
+    with pytest.raises(ValueError, match="structure of the parameter tree") as caught:
         check_fits(gradients, params)
     assert all(word in str(caught.value) for word in words), str(caught.value)
 

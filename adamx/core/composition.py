@@ -52,7 +52,7 @@ def join(
 def wrong_state(expected: str, state: Any, detail: str = "") -> TypeError:
     """The error for a state that init did not return: what came, and what usually went wrong."""
     keys = f" with the keys {sorted(map(str, state))}" if isinstance(state, dict) else ""
-    length = f" of {len(state)}" if isinstance(state, list | tuple) else ""
+    length = f" of {len(state)}" if type(state) in (list, tuple) else ""
     return TypeError(
         f"expected the state that init returned, {expected}, got {type(state).__name__}{length}{keys}{detail}. "
         "The order of arguments is update(gradients, state, params). A checkpoint restores to the right types with "

@@ -48,16 +48,22 @@ def moment_codec(name: str, dtype: Any, decay_name: str, decay: Scalar) -> Float
 
     Raises:
         TypeError: not a floating dtype.
-        ValueError: a dtype in which rounding to nearest would undo what a step adds to the average.
+        ValueError: a dtype without the range for the average, or in which rounding to nearest would undo what a step
+            adds to it. With a traced decay rate the second cannot be told, and rounding is to nearest.
     """
     checked = hyperparameters.floating_dtype(name, dtype)
-    if checked is not None and jnp.finfo(checked).bits < 32:
-        if name == "nu_dtype":
-            raise ValueError(f"nu_dtype={checked} cannot hold squares: use float32 or float64")
-        half_ulp = float(jnp.finfo(checked).eps) / 2
-        if isinstance(decay, float) and 1 - decay < half_ulp:
-            raise ValueError(
-                f"{name}={checked} rounds to {half_ulp:.2g} of a value, more than the {1 - decay:.2g} that a step "
-                f"changes at {decay_name}={decay}: the average would stall. Use float32"
-            )
+    if checked is None or jnp.finfo(checked).bits >= 32:
+        return Float(checked)
+    if name == "nu_dtype":
+        raise ValueError(f"nu_dtype={checked} cannot hold squares: use float32 or float64")
+    if jnp.finfo(checked).bits < 16:
+        raise ValueError(
+            f"{name}={checked} has neither the range nor the steps for an average: use bfloat16 or float32"
+        )
+    half_ulp, kept = float(jnp.finfo(checked).eps) / 2, hyperparameters.known(decay)
+    if kept is not None and 1 - kept < half_ulp:
+        raise ValueError(
+            f"{name}={checked} rounds to {half_ulp:.2g} of a value, more than the {1 - kept:.2g} that a step changes "
+            f"at {decay_name}={kept:.6g}: the average would stall. Use float32"
+        )
     return Float(checked)

@@ -20,9 +20,9 @@ ADAMX = (adamx.scale_by_moments(), adamx.bias_correction(), adamx.scale_by_lr(0.
 OPTAX = (optax.scale_by_adam(), optax.scale_by_learning_rate(0.1))
 BEFORE_1, BETWEEN_1_AND_2, BETWEEN_2_AND_3, AFTER_3 = range(4)
 
-PARAMS = {"w": jnp.array([[1.0, 0.5], [0.25, 2.0]]), "b": jnp.array([0.125, 3.0])}
-GRADIENTS = {"w": jnp.array([[0.1, -0.3], [0.5, 0.7]]), "b": jnp.array([0.2, -0.4])}
-ONLY_W = {"w": True, "b": False}
+PARAMS = {"w": jnp.array([[1.0, 0.5], [0.25, 2.0]])}
+GRADIENTS = {"w": jnp.array([[0.1, -0.3], [0.5, 0.7]])}
+MASK = {"w": True}
 
 
 def half_square(tree):
@@ -53,9 +53,9 @@ ARGUMENTS = {
     "conditionally_mask": (HALVE, lambda step: step > 0),
     "conditionally_transform": (HALVE, lambda step: step > 0),
     "flatten": (HALVE,),
-    "freeze": (ONLY_W,),
+    "freeze": (MASK,),
     "lbfgs": (0.5, 2, True, None),
-    "masked": (HALVE, ONLY_W),
+    "masked": (HALVE, MASK),
     "monitor": ({"half square": half_square},),
     "multi_transform": ({"halved": HALVE}, "halved"),
     "noisy_sgd": (0.5, 0.1, 0.5, 0),
@@ -69,7 +69,7 @@ ARGUMENTS = {
     "stateless_with_tree_map": (lambda u, p: u * p,),
     "with_extra_args_support": (HALVE,),
 }
-KEYWORDS = {"selective_transform": {"freeze_mask": ONLY_W}}
+KEYWORDS = {"selective_transform": {"freeze_mask": MASK}}
 NOT_A_MEMBER_OF_A_CHAIN = {
     "inject_hyperparams": "takes a factory and gives a factory: test_wrappers",
     "inject_stateful_hyperparams": "takes a factory and gives a factory: test_wrappers",
@@ -148,7 +148,7 @@ def test_works_before_stage_1_between_2_and_3_and_after_3(name):
     tx, gaps = transformation(name), [BEFORE_1, BETWEEN_2_AND_3, AFTER_3]
     chains = {("adamx", gap): put(tx, ADAMX, gap) for gap in gaps}
     peers = {("optax", gap): put(tx, OPTAX, max(gap - 1, 0)) for gap in gaps}
-    is_a_chain_of_others = EXPORTS[name].__module__ == optax.adam.__module__
+    is_a_chain_of_others = EXPORTS[name].__module__ == optax.adam.__module__ and name != "lbfgs"
     jit = op_by_op if is_a_chain_of_others else jax.jit
     first, second = two_steps(chains | peers, PARAMS, GRADIENTS, jit)
     for gap in gaps:

@@ -14,7 +14,7 @@ STREAM = {
     "b": jnp.array([[0.2, 0.0, -0.4], [0.1, 0.0, 30.0], [-0.2, 0.5, 1e-4]]),
 }
 STEPS = range(3)
-POWER_OP_BY_OP = 1e-5  # 1 - b2**t is off by 7e-6 where nothing is compiled
+POWER_OP_BY_OP = 2e-5  # how far b2**t op by op takes the root of 1 - b2**t from the truth
 SCHEDULE = optax.linear_schedule(0.1, 0.0, 9)
 RATES = {"constant": 0.1, "schedule": SCHEDULE}
 ONLY_W = {"w": True, "b": False}
@@ -136,13 +136,7 @@ def test_vmap_over_parameters(make):
 
 
 def test_vmap_over_hyperparameters(make):
-    values = {
-        "learning_rate": [0.01, 0.5],
-        "b1": [0.9, 0.0],
-        "b2": [0.5, 0.999],
-        "eps": [1e-8, 1.0],
-        "eps_root": [0.0, 0.5],
-    }
+    values = {"learning_rate": [0.1, 0.5], "b1": [0.9, 0.0], "b2": [0.5, 0.9], "eps": [1e-8, 1.0], "eps_root": [0, 0.5]}
 
     def swept(make):
         columns = {name: jnp.array(column) for name, column in values.items()}
@@ -153,14 +147,18 @@ def test_vmap_over_hyperparameters(make):
 
 def test_gradient_through_three_steps(make):
     def outcome(learning_rate, params, make):
-        step, tx = step_of(make(learning_rate)), make(learning_rate)
+        tx = make(learning_rate)
+
+        def step(carry, g):
+            gradients = jax.tree.map(lambda p, g: g + jnp.sin(p), carry[0], g)
+            return step_of(tx)(carry, gradients)
+
         (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), STREAM)
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
 
     meta = jax.jit(jax.grad(outcome, argnums=(0, 1)), static_argnums=2)
-    ours, theirs = jax.tree.leaves(meta(0.1, PARAMS, make)), jax.tree.leaves(meta(0.1, PARAMS, optax.adam))
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+    ours, theirs = meta(0.1, PARAMS, make), meta(0.1, PARAMS, optax.adam)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)
 
 
 def stages_1_and_3_injected(learning_rate, b1, b2, eps, eps_root):

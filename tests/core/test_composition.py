@@ -94,12 +94,13 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize(("ours", "theirs", "settings"), PEERS.values(), ids=PEERS)
-def test_the_state_has_the_layout_of_optax(ours, theirs, settings):
-    settings = {"learning_rate": 0.1, **settings}
-    tx, peer = ours(**settings), theirs(**settings)
-    assert layout(tx.init(PARAMS)) == layout(peer.init(PARAMS))
-    assert layout(after_two_steps(tx)) == layout(after_two_steps(peer))
+@pytest.mark.parametrize(("make", "peer", "settings"), PEERS.values(), ids=PEERS)
+def test_the_state_has_the_layout_of_optax(make, peer, settings):
+    tx, peer = (factory(**{"learning_rate": 0.1, **settings}) for factory in (make, peer))
+    ours, theirs = tx.init(PARAMS), peer.init(PARAMS)
+    assert layout(ours) == layout(theirs)
+    updated = jax.eval_shape(lambda: (tx.update(GRADIENTS, ours, PARAMS), peer.update(GRADIENTS, theirs, PARAMS)))
+    assert layout(updated[0]) == layout(updated[1])
 
 
 STAGES = adamx.scale_by_adam(), optax.trace(0.9), adamx.scale_by_lr(SCHEDULE)
@@ -110,8 +111,8 @@ WRONG = {
     "None": (None, "a tuple of 3 states, got NoneType"),
     "one stage short": (OWN[:2], "a tuple of 3 states, got tuple of 2"),
     "one state too many": ((*OWN, OWN[0]), "a tuple of 3 states, got tuple of 4"),
-    "the first state alone": (OWN[0], "a tuple of 3 states, got MomentsState of 3"),
-    "optax.adamw": (optax.adamw(SCHEDULE).init(PARAMS), "MomentsState, got ScaleByAdamState of 3"),
+    "the first state alone": (OWN[0], "a tuple of 3 states, got MomentsState"),
+    "optax.adamw": (optax.adamw(SCHEDULE).init(PARAMS), "MomentsState, got ScaleByAdamState"),
     "rmsprop": (optax.rmsprop(0.1, momentum=0.9).init(PARAMS), "MomentsState, got ScaleByRmsState"),
 }
 

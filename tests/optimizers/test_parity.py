@@ -72,6 +72,21 @@ def test_complex_to_a_few_ulp(dtype, draw, stream, x64):
         np.testing.assert_allclose(a, b.real, rtol=2 * STEPS**0.5 * unit)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_leaves_of_every_small_size_behind_a_clip(name):
+    # The clip's scale joins Adam's loop, which XLA:CPU unrolls for a few dozen elements: the likeliest place to round
+    # differently.
+    def numbers(seed):
+        random = np.random.default_rng(seed)
+        return {
+            str(n): jnp.asarray(random.standard_normal(n), jnp.float32)
+            for n in [1, 2, 7, 8, 15, 16, *range(28, 37), 63, 64, 65, 128]
+        }
+
+    ours, theirs = (optax.chain(optax.clip_by_global_norm(1.0), getattr(m, name)(1e-3)) for m in (adamx, optax))
+    assert_equivalent(ours, theirs, numbers(999), [numbers(t) for t in range(8)])
+
+
 def train(tx, seed, steps, scan):
     """Fits a two-layer network to random data with update, apply and gradient in one compiled step."""
     keys = jax.random.split(jax.random.key(seed), 4)

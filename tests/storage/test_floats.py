@@ -53,7 +53,7 @@ def test_wide_and_complex_moments(parameter, stored, mu, nu, x64):
     assert codec.zeros(like, like.dtype, real=True).dtype == jnp.dtype(nu)
 
 
-@pytest.mark.parametrize("stored", ["bfloat16", "float16", "float8_e5m2"])
+@pytest.mark.parametrize("stored", ["bfloat16", "float16"])
 def test_a_complex_moment_in_half_precision_is_refused_with_the_way_out(stored):
     with pytest.raises(TypeError, match=rf"complex .* cannot be stored as {stored}.*mu_dtype") as caught:
         adamx.adam(1e-3, b1=0.5, mu_dtype=stored).init({"encoder": {"bias": jnp.ones(2, jnp.complex64)}})
@@ -115,7 +115,8 @@ def test_a_stored_moment_tracks_or_is_refused(arguments):
         tx = adamx.scale_by_adam(**arguments | traced)
         return jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=1000)[1]
 
-    for program in (run, jax.jit(run)):
+    # A traced decay rate cannot be judged: rounding is then to nearest, as optax's is.
+    for program in (run,) if traced else (run, jax.jit(run)):
         try:
             directions = program(traced)
         except ValueError as error:

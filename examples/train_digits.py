@@ -61,8 +61,8 @@ class Network(nnx.Module):
     """Two convolutions and a linear layer, 19,754 parameters."""
 
     def __init__(self, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(1, 16, kernel_size=(3, 3), rngs=rngs)
-        self.conv2 = nnx.Conv(16, 64, kernel_size=(3, 3), strides=2, rngs=rngs)
+        self.conv1 = nnx.Conv(1, 32, kernel_size=(3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(32, 64, kernel_size=(3, 3), strides=2, rngs=rngs)
         self.linear = nnx.Linear(4 * 4 * 64, 10, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:

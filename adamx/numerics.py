@@ -56,7 +56,7 @@ def ema_weight(decay: Scalar, count: jax.Array, *, precise: bool = False) -> jax
     product with t keeps every digit of it.
     """
     if not precise:
-        return 1 - decay ** count.astype(jnp.result_type(decay))
+        return 1 - jax.lax.pow(jnp.asarray(decay), count)
     if not isinstance(decay, float):
         raise TypeError(f"a precise weight needs the decay rate as a Python float, got {decay!r}")
     t = count.astype(jnp.result_type(float))

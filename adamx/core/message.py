@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
+from adamx import numerics
 from adamx.numerics import Scalar
 from adamx.trees import Tree
 
@@ -25,6 +26,11 @@ class Weight(NamedTuple):
     decay: Scalar
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     precise: bool = False
+
+    def evaluate(self) -> jax.Array:
+        """The weight as a float32 scalar, float64 under x64."""
+        weigh = jax.jit(numerics.ema_weight, static_argnames=("decay", "precise") if self.precise else "precise")
+        return weigh(self.decay, self.count, precise=self.precise)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +54,8 @@ class Moments:
         >>> import jax.numpy as jnp, adamx
         >>> stage = adamx.scale_by_moments(b1=0.2)
         >>> moments, state = stage.update(jnp.array([10.0]), stage.init(jnp.zeros(1)))
-        >>> moments.as_dict()["mu"], moments.mu_weight.decay
-        (Array([8.], dtype=float32), 0.2)
+        >>> moments.as_dict()["mu"], round(float(moments.as_dict()["mu_weight"]), 4)
+        (Array([8.], dtype=float32), 0.8)
     """
 
     count: jax.Array
@@ -66,8 +72,9 @@ class Moments:
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as a plain dict of trees, which may leave a jitted function."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The fields as a plain dict of trees, which may leave a jitted function; the weights are numbers in it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value.evaluate() if isinstance(value, Weight) else value for name, value in fields.items()}
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError(HINT)

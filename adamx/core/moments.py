@@ -94,8 +94,10 @@ def scale_by_moments(
         Array([-0.1], dtype=float32)
     """
     precise = hyperparameters.flag("precise", precise)
+    b2 = hyperparameters.decay_rate(
+        "b2", b2, precise=precise
+    )  # first: where both are of half precision, b2 is the trap
     b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    b2 = hyperparameters.decay_rate("b2", b2, precise=precise)
     mu_codec = moment_codec("mu_dtype", mu_dtype, "b1", b1)
     nu_codec = moment_codec("nu_dtype", nu_dtype, "b2", b2)
 

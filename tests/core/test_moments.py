@@ -22,6 +22,7 @@ def test_second_moment_is_the_weighted_sum_of_all_squares():
     state = stage.init(jnp.zeros(4))
     for g in gradients:
         _, state = stage.update(jnp.asarray(g, jnp.float32), state)
+    assert state.count == 50
     weights = (1 - b2) * b2 ** np.arange(49, -1, -1.0)
     np.testing.assert_allclose(state.nu, weights @ gradients**2, rtol=1e-5)
 

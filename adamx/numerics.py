@@ -15,8 +15,8 @@ from jax.typing import DTypeLike
 Scalar = float | jax.Array
 """A hyperparameter: a Python float, or a scalar array that may be traced."""
 
-UNROLLED = 64
-"""The largest number of elements for which XLA:CPU was seen to unroll Adam's loop completely (33), doubled."""
+UNROLLED = range(30, 36)
+"""Sizes around those (32 and 33) at which XLA:CPU was seen to contract Adam's loop otherwise with a select in it."""
 
 
 def compute_dtype(*dtypes: DTypeLike) -> jnp.dtype:
@@ -78,22 +78,25 @@ def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
 
     v saturates where g² overflows (`saturate_second_moment`); a larger m would be divided by too little: a gradient of
     1e30 would make steps of 1e10 α. With the default rates none is longer than 2 α. optax's m gets there only in steps
-    in which its v is infinite. An infinite m becomes NaN: it must show.
+    in which its v is infinite. An infinite m becomes NaN, by `m - m`: it must show.
     """
-    limit = min(_first_moment_limit(m.dtype), float(jnp.finfo(stored).max))
-    size = jnp.abs(m)
-    factor = limit / jnp.where(size > limit, size, limit)
     if jnp.iscomplexobj(m):
-        return jax.lax.complex(m.real * factor, m.imag * factor)
-    return m * factor
+        return jax.lax.complex(bound_first_moment(m.real, stored), bound_first_moment(m.imag, stored))
+    limit = min(_first_moment_limit(m.dtype), float(jnp.finfo(stored).max))
+    return _clamp(m, limit) - (m - m)
 
 
 def clamp_look_ahead(m: jax.Array) -> jax.Array:
     """NAdam's m̂, which adds the gradient itself, held within the limit of m; NaN stays NaN."""
     if jnp.iscomplexobj(m):
         return jax.lax.complex(clamp_look_ahead(m.real), clamp_look_ahead(m.imag))
-    limit = _first_moment_limit(m.dtype)
-    return jnp.where(m > limit, limit, jnp.where(m < -limit, -limit, m))
+    return _clamp(m, _first_moment_limit(m.dtype))
+
+
+def _clamp(x: jax.Array, limit: float) -> jax.Array:
+    """Two selects in a row, which become a minimum and a maximum; XLA's own clamp would make it recompute x."""
+    low = jnp.where(x > limit, limit, x)
+    return jnp.where(low < -limit, -limit, low)
 
 
 def _first_moment_limit(dtype: DTypeLike) -> float:
@@ -104,12 +107,11 @@ def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
     """Holds v at the largest finite number of the dtype that stores it, from where it decays again; NaN stays NaN.
 
     A select after the sum, on the value that is both emitted and stored: in other places it changes how the compiler
-    contracts the sum, or takes the loop out of its vector form. In the loops over a few dozen elements that XLA:CPU
-    unrolls, the select itself decides which product is contracted; there a branch keeps it out of the loop.
+    contracts the sum, or takes the loop out of its vector form. In a loop of 33 elements, where XLA:CPU just stops
+    unrolling, the select itself decides which product is contracted: there a branch keeps it out of the loop.
     """
     largest = float(jnp.finfo(stored).max)
-    narrower = jnp.finfo(stored).bits < jnp.finfo(v.dtype).bits
-    overflows = v > largest if narrower else v == jnp.inf
+    overflows = v > largest
 
     def saturated(v: jax.Array) -> jax.Array:
         return jnp.where(overflows, largest, v)
@@ -117,7 +119,7 @@ def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
     def unchanged(v: jax.Array) -> jax.Array:
         return v
 
-    if v.size <= UNROLLED and isinstance(v, Tracer) and jax.default_backend() == "cpu":
+    if v.size in UNROLLED and isinstance(v, Tracer) and jax.default_backend() == "cpu":
         return jax.lax.cond(jnp.any(overflows), saturated, unchanged, v)
     return saturated(v)
 

@@ -31,10 +31,10 @@ def _weigh_and_divide(moment: Tree, decay: Scalar, count: jax.Array) -> Tree:
 
 
 def _divide(moment: Tree, weight: jax.Array) -> Tree:
-    def formula(m: jax.Array) -> tuple[jax.Array]:
-        return (numerics.divide(m, weight.astype(numerics.real_dtype(m.dtype))),)
+    def formula(m: jax.Array) -> jax.Array:
+        return numerics.divide(m, weight.astype(numerics.real_dtype(m.dtype)))
 
-    return map_leaves(formula, 1, moment)[0]
+    return jax.tree.map(formula, moment)
 
 
 def _update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:

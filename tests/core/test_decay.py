@@ -71,7 +71,7 @@ def test_the_mask_may_be_a_prefix(prefix):
 
 @pytest.mark.parametrize("mask", [{"dens": True}, [True], lambda params: None], ids=["key", "list", "None"])
 def test_a_mask_that_is_no_prefix_is_refused(mask):
-    with pytest.raises(ValueError, match="prefix|expected keys|Expected list"):
+    with pytest.raises(ValueError, match=r"prefix|expected keys|Expected list"):
         decayed(mask=mask)
 
 

@@ -72,7 +72,7 @@ def scalar(name: str, value: Any) -> Scalar:
     try:
         return value if isinstance(value, jax.Array) else float(value)
     except OverflowError:
-        return math.inf if str(value)[0] != "-" else -math.inf
+        return math.inf if int(value) > 0 else -math.inf
 
 
 def known(value: Scalar) -> float | None:

@@ -5,7 +5,8 @@ from adamx.core.correction import bias_correction as bias_correction
 from adamx.core.correction import uncorrected as uncorrected
 from adamx.core.decay import add_decayed_weights as add_decayed_weights
 from adamx.core.message import Moments as Moments
-from adamx.core.moments import MomentsState as MomentsState
+from adamx.core.state import DitheredMomentsState as DitheredMomentsState
+from adamx.core.state import MomentsState as MomentsState
 from adamx.core.moments import on_first_moment as on_first_moment
 from adamx.core.moments import scale_by_moments as scale_by_moments
 from adamx.core.rate import scale_by_lr as scale_by_lr

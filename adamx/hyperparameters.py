@@ -126,6 +126,15 @@ def check_below_one(name: str, value: Scalar, dtype: DTypeLike) -> None:
         raise ValueError(f"{name}={value} is 1 in {dtype}: the average would never change. Use precise=True")
 
 
+def integer(name: str, value: Any, lowest: int) -> int:
+    """An integer of at least `lowest`, else TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < lowest:
+        raise ValueError(f"{name} must be at least {lowest}, got {value}")
+    return int(value)
+
+
 def flag(name: str, value: Any) -> bool:
     """True or False, else TypeError."""
     if not isinstance(value, bool | np.bool_):

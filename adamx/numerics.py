@@ -37,15 +37,32 @@ def as_scalar(value: Scalar, dtype: DTypeLike) -> Scalar:
     return value if isinstance(value, float) else jnp.asarray(value).astype(dtype)
 
 
-def ema(decay: Scalar, average: jax.Array, x: jax.Array, *, precise: bool = False) -> jax.Array:
+def ulp(x: jax.Array) -> jax.Array:
+    """The distance of float32 numbers of the magnitude of x, 0 for x = 0."""
+    exponent = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7F800000
+    return jax.lax.bitcast_convert_type(exponent, jnp.float32) * float(jnp.finfo(jnp.float32).eps)
+
+
+def needs_dither(decay: float) -> bool:
+    """Whether a step adds so few units in the last place of a float32 average, below 2^10, that rounding biases it."""
+    return 1 - decay < 2.0**-14
+
+
+def ema(
+    decay: Scalar, average: jax.Array, x: jax.Array, *, precise: bool = False, threshold: jax.Array | None = None
+) -> jax.Array:
     """Lines 7 and 8: `β a + (1-β) x`, an exponentially weighted mean.
 
     The precise form `a + ((1-β) x - (1-β) a)` keeps the fixed point `a = x`: in the plain one the float32 neighbours of
     β and 1-β do not add up to 1, and the average drifts off by that much divided by 1-β. Below β = 1/2 that is nothing,
     and the plain form is the exact one: it does not lose a small x in the rounding of a large a.
+
+    Close to β = 1 the addend is a few units in the last place of a, and skewed as squares are it does not round without
+    bias: a float32 `threshold` in [0, 1) dithers that rounding.
     """
     if precise and decay >= 0.5:
-        return average + ((1 - decay) * x - (1 - decay) * average)
+        change = (1 - decay) * x - (1 - decay) * average
+        return average + (change if threshold is None else change + (threshold - 0.5) * ulp(average))
     return (1 - decay) * x + decay * average
 
 
@@ -73,7 +90,7 @@ def square(g: jax.Array) -> jax.Array:
     return g * g
 
 
-def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
+def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:
     """Holds m within twice the root of the largest v, so that huge finite gradients make no huge steps.
 
     v saturates where g² overflows (`saturate_second_moment`); a larger m would be divided by too little: a gradient of
@@ -81,9 +98,8 @@ def bound_first_moment(m: jax.Array, stored: DTypeLike) -> jax.Array:
     in which its v is infinite. An infinite m becomes NaN, by `m - m`: it must show.
     """
     if jnp.iscomplexobj(m):
-        return jax.lax.complex(bound_first_moment(m.real, stored), bound_first_moment(m.imag, stored))
-    limit = min(_first_moment_limit(m.dtype), float(jnp.finfo(stored).max))
-    return _clamp(m, limit) - (m - m)
+        return jax.lax.complex(bound_first_moment(m.real, largest), bound_first_moment(m.imag, largest))
+    return _clamp(m, min(_first_moment_limit(m.dtype), largest)) - (m - m)
 
 
 def clamp_look_ahead(m: jax.Array) -> jax.Array:
@@ -103,14 +119,13 @@ def _first_moment_limit(dtype: DTypeLike) -> float:
     return 2.0 ** (jnp.finfo(dtype).maxexp // 2 + 1)
 
 
-def saturate_second_moment(v: jax.Array, stored: DTypeLike) -> jax.Array:
-    """Holds v at the largest finite number of the dtype that stores it, from where it decays again; NaN stays NaN.
+def saturate_second_moment(v: jax.Array, largest: float) -> jax.Array:
+    """Holds v at the largest number that its storage can hold, from where it decays again; NaN stays NaN.
 
     A select after the sum, on the value that is both emitted and stored: in other places it changes how the compiler
     contracts the sum, or takes the loop out of its vector form. In a loop of 33 elements, where XLA:CPU just stops
     unrolling, the select itself decides which product is contracted: there a branch keeps it out of the loop.
     """
-    largest = float(jnp.finfo(stored).max)
     overflows = v > largest
 
     def saturated(v: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, wrong_state
-from adamx.core.moments import increment
+from adamx.core.state import increment
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar

@@ -1,55 +1,22 @@
 """Stage 1, lines 5 to 8 of Algorithm 1: the two averages."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import wrong_state
 from adamx.core.message import Moments, Weight, check_is_moments
+from adamx.core.state import DitheredMomentsState, MomentsState, check_state, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage import Float, moment_codec
-from adamx.trees import Tree, check_fits, check_leaves, leaf_dtype, map_leaves, path_name, result_dtype
-
-
-class MomentsState(NamedTuple):
-    """What Adam keeps between steps, under optax's names and in its layout.
-
-    Attributes:
-        count: the number of steps taken, an int32 scalar that saturates at 2^31-1.
-        mu: m, a tree of the parameters' structure and shapes.
-        nu: v, likewise, real and non-negative.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mu: optax.Updates
-    nu: optax.Updates
-
-
-def increment(count: jax.Array) -> jax.Array:
-    """Line 5: `t + 1`, which stays at the largest integer once it is there."""
-    largest = jnp.iinfo(count.dtype).max
-    return jnp.where(count < largest, count + 1, largest).astype(count.dtype)
-
-
-def _check_state(state: Any) -> MomentsState:
-    """The state itself, or a TypeError that says what is not as init made it."""
-    if not isinstance(state, MomentsState):
-        raise wrong_state("MomentsState", state)
-    kind, shape = getattr(state.count, "dtype", np.dtype(type(state.count))), np.shape(state.count)
-    if shape or not jnp.issubdtype(kind, jnp.integer):
-        raise wrong_state("MomentsState", state, f" whose count is {kind}{list(shape)}")
-    try:
-        check_leaves("mu", state.mu)
-        check_fits(state.nu, state.mu, "nu", "mu")
-    except (TypeError, ValueError) as error:
-        raise wrong_state("MomentsState", state, f" in which {error}") from None
-    return state
+from adamx.storage import Codec
+from adamx.storage.choice import moment_codecs
+from adamx.storage.codec import Stored, precision, shapes
+from adamx.storage.dither import Walk, fraction, walks
+from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, path_name
 
 
 @names_hints
@@ -66,24 +33,27 @@ def scale_by_moments(
     `m_t = β1 m_{t-1} + (1-β1) g_t`, `v_t = β2 v_{t-1} + (1-β2) g_t²`, from `m_0 = v_0 = 0`.
 
     Kingma & Ba (2015), Algorithm 1, lines 5 to 8. Averages in float32 or wider whatever the gradients are, so that
-    half-precision squares neither vanish nor overflow; v saturates at the largest finite number.
+    half-precision squares neither vanish nor overflow; v saturates at the largest finite number that its storage has.
+    Inside `shard_map` dithered moments need the extra argument `dither_offset` of update, a tree with the place of each
+    shard in its leaf, to give the bits of the unsharded run: `adamx.storage.shard_offsets(gradients, specs)`.
 
     Args:
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of v a step keeps.
-        mu_dtype: the floating dtype that stores m, rounded to nearest; None: float32, float64 for float64 parameters.
-        nu_dtype: the floating dtype that stores v, float32 or float64; None as for m.
+        mu_dtype: the floating dtype that stores m, or a codec of `adamx.storage`; None: float32, float64 for float64
+            parameters. Half precision rounds to nearest where that tracks, else by dither.
+        nu_dtype: likewise for v.
         precise: average and weigh in forms that are exact to a few units in the last place in each step, for β close to
             1 and any count, instead of those that give the same bits as optax. Roundings still add up: after 1e7 steps
-            v is within 1e-4 for β2 up to 0.99999, and within 5e-3 at 0.999999.
+            v is within 1e-4.
 
     Returns:
         A transformation whose update gives `Moments`, to be taken by `bias_correction` or `uncorrected`, and whose
-        state is `MomentsState`.
+        state is `MomentsState`, or `DitheredMomentsState` with a wrapping step counter where a moment is dithered.
 
     Raises:
-        ValueError: b1 or b2 out of range or of half precision; a storage dtype that cannot hold its average; at
-            update, gradients of another structure or shape than the parameters.
+        ValueError: b1 or b2 out of range or of half precision; at update, gradients of another structure or shape
+            than the parameters.
         TypeError: arguments of another type; traced b1 or b2 with `precise`; leaves that are not floating arrays;
             a state that is not this transformation's.
 
@@ -99,43 +69,52 @@ def scale_by_moments(
         "b2", b2, precise=precise
     )  # first: where both are of half precision, b2 is the trap
     b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    mu_codec = moment_codec("mu_dtype", mu_dtype, "b1", b1)
-    nu_codec = moment_codec("nu_dtype", nu_dtype, "b2", b2)
+    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
+    kind = DitheredMomentsState if mu_codec.dithered or nu_codec.dithered else MomentsState
+    close_to_one = precise and numerics.needs_dither(b2)
 
-    def average(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-        mu, nu = jnp.asarray(mu), jnp.asarray(nu)
-        dtype = result_dtype(g, mu, nu)
+    def average(g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
+        dtype = numerics.compute_dtype(jnp.result_type(g), precision(mu), precision(nu))
         real = numerics.real_dtype(dtype)
         beta1, beta2 = numerics.as_scalar(b1, dtype), numerics.as_scalar(b2, real)
-        wide = dtype if jnp.iscomplexobj(mu) else real
+        wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
         if not precise:
             hyperparameters.check_below_one("b1", b1, real)
             hyperparameters.check_below_one("b2", b2, real)
         g, m, v = jnp.asarray(g, wide), mu_codec.decode(mu, wide), nu_codec.decode(nu, real)
+        random = [None if walk is None else walk.thresholds(g.shape, moment) for moment in range(2)]
+        dither = fraction(random[1]) if close_to_one and random[1] is not None and real == jnp.float32 else None
 
         m = numerics.ema(beta1, m, g, precise=precise)  # line 7
-        v = numerics.ema(beta2, v, numerics.square(g), precise=precise)  # line 8
+        v = numerics.ema(beta2, v, numerics.square(g), precise=precise, threshold=dither)  # line 8
 
-        m = numerics.bound_first_moment(m, numerics.real_dtype(mu.dtype))
-        v = numerics.saturate_second_moment(v, nu.dtype)
-        return m, v, mu_codec.encode(m, mu.dtype), nu_codec.encode(v, nu.dtype)
+        m = numerics.bound_first_moment(m, mu_codec.largest(mu))
+        v = numerics.saturate_second_moment(v, nu_codec.largest(nu))
+        kept = mu_codec.encode(m, mu, random[0], square=False), nu_codec.encode(v, nu, random[1], square=True)
+        return m, v, *kept
 
-    def init(params: optax.Params) -> MomentsState:
-        def zeros(codec: Float, real: bool) -> Tree:
-            def leaf(path: Any, p: Any) -> jax.Array:
-                return codec.zeros(p, leaf_dtype("parameter", path, p), real=real, where=path_name(path))
+    def init(params: optax.Params) -> Any:
+        def zeros(codec: Codec, square: bool) -> Tree:
+            def leaf(path: Any, p: Any) -> Stored:
+                return codec.zeros(p, leaf_dtype("parameter", path, p), square=square, where=path_name(path))
 
             return jax.tree_util.tree_map_with_path(leaf, params)
 
-        return MomentsState(jnp.zeros([], jnp.int32), zeros(mu_codec, False), zeros(nu_codec, True))
+        state = MomentsState(jnp.zeros([], jnp.int32), zeros(mu_codec, False), zeros(nu_codec, True))
+        return state if kind is MomentsState else DitheredMomentsState(*state, jnp.zeros([], jnp.uint32))
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Any, MomentsState]:
-        before = _check_state(state)
-        check_fits(updates, before.mu)
+    ) -> tuple[Any, Any]:
+        before = check_state(kind, state)
+        check_fits(updates, shapes(before.mu))
         count = increment(jnp.asarray(before.count))  # line 5
-        m, v, mu, nu = map_leaves(average, 4, updates, before.mu, before.nu)
+        step = before.step + 1 if kind is DitheredMomentsState else count
+        columns = [before.mu, before.nu]
+        if kind is DitheredMomentsState or close_to_one:
+            seeds = getattr(mu_codec, "seed", 0), getattr(nu_codec, "seed", 0)
+            columns.append(walks(updates, step, seeds, extra_args.get("dither_offset")))
+        m, v, mu, nu = map_leaves(average, 4, updates, *columns)
         moments = Moments(
             count=count,
             gradients=updates,
@@ -146,7 +125,8 @@ def scale_by_moments(
             mu_weight=Weight(b1, count, precise),
             nu_weight=Weight(b2, count, precise),
         )
-        return moments, MomentsState(count, mu, nu)
+        after = MomentsState(count, mu, nu)
+        return moments, after if kind is MomentsState else DitheredMomentsState(*after, step)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -10,7 +10,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, wrong_state
-from adamx.core.moments import increment
+from adamx.core.state import increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import check_leaves, map_leaves

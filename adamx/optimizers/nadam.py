@@ -10,7 +10,7 @@ from adamx import numerics
 from adamx.core.composition import no_state
 from adamx.core.correction import correct
 from adamx.core.message import Weight, check_is_moments
-from adamx.core.moments import increment
+from adamx.core.state import increment
 from adamx.trees import map_leaves
 
 

@@ -1,4 +1,6 @@
 """How a moment is held between steps."""
 
+from adamx.storage.codec import Codec as Codec
+from adamx.storage.codec import Quantized as Quantized
 from adamx.storage.floats import Float as Float
-from adamx.storage.floats import moment_codec as moment_codec
+from adamx.storage.int8 import Int8 as Int8

@@ -1,4 +1,4 @@
-"""Moments held as plain floating arrays."""
+"""Moments held as floating numbers."""
 
 from typing import Any, NamedTuple
 
@@ -6,64 +6,89 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from adamx import hyperparameters, numerics
-from adamx.numerics import Scalar
+from adamx import numerics
+from adamx.storage import blocks
+from adamx.storage.codec import HALF_BITS, Quantized, Stored
+from adamx.storage.rounding import to_bfloat16, to_narrow
+
+BLOCK = 64
+"""Elements that share a scale where the dtype alone has not the range for the moment."""
 
 
 class Float(NamedTuple):
-    """Stores a moment in a floating dtype, rounded to nearest; None: float32, or float64 for 64-bit parameters.
+    """Stores a moment in a floating dtype.
+
+    bfloat16 has the range of float32. float16 holds m as it is, and v, whose squares would overflow or vanish, relative
+    to a power of two for each 64 neighbours, as float8 holds both.
 
     Attributes:
-        dtype: a real floating dtype; a complex moment takes the complex dtype of the same width.
+        dtype: a real floating dtype; None: float32, or float64 for 64-bit parameters. A complex moment takes the
+            complex dtype of the same width.
+        stochastic: round by dither; False: to nearest, which stalls where a step changes less than half a unit in the
+            last place. None: the rule of `mu_dtype` and `nu_dtype`.
+        seed: of the dither.
     """
 
-    dtype: jnp.dtype | None = None
+    dtype: Any = None
+    stochastic: bool | None = None
+    seed: int = 0
 
-    def zeros(self, like: Any, dtype: DTypeLike, *, real: bool, where: str = "a leaf") -> jax.Array:
+    @property
+    def dithered(self) -> bool:
+        """Whether `encode` wants random bits."""
+        return self.dtype is not None and jnp.finfo(self.dtype).bits <= HALF_BITS and self.stochastic is not False
+
+    def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
         """The moment of a parameter before the first step, with the parameter's shape and placement.
 
         Raises:
             TypeError: a complex moment asked for in a half-precision dtype.
         """
         wide = jnp.dtype(jax.dtypes.canonicalize_dtype(numerics.compute_dtype(dtype)))
-        if real or not jnp.issubdtype(wide, jnp.complexfloating):
-            return jnp.zeros_like(like, dtype=self.dtype or numerics.real_dtype(wide))
-        if self.dtype is None:
-            return jnp.zeros_like(like, dtype=wide)
-        if jnp.finfo(self.dtype).bits < 32:
-            raise TypeError(f"the complex moment at {where} cannot be stored as {self.dtype}: leave mu_dtype as None")
-        return jnp.zeros_like(like, dtype=numerics.compute_dtype(self.dtype, jnp.complex64))
+        if not square and jnp.issubdtype(wide, jnp.complexfloating):
+            if self.dtype is not None and jnp.finfo(self.dtype).bits <= HALF_BITS:
+                raise TypeError(
+                    f"the complex moment at {where} cannot be stored as {self.dtype}: leave mu_dtype as None"
+                )
+            return jnp.zeros_like(like, dtype=numerics.compute_dtype(self.dtype or wide, jnp.complex64))
+        kept = jnp.dtype(self.dtype or numerics.real_dtype(wide))
+        scaled = jnp.finfo(kept).bits < HALF_BITS or (kept == jnp.float16 and square)
+        if not scaled:
+            return jnp.zeros_like(like, dtype=kept)
+        if not jnp.ndim(like):
+            return jnp.zeros_like(like, dtype=jnp.float32)
+        codes = jnp.zeros_like(like, dtype=kept)
+        return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16))
 
-    def decode(self, stored: jax.Array, dtype: DTypeLike) -> jax.Array:
+    def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
-        return jnp.asarray(stored).astype(dtype)
+        if not isinstance(stored, Quantized):
+            return jnp.asarray(stored).astype(dtype)
+        codes = blocks.split(stored.codes.astype(jnp.float32), BLOCK)
+        scaled = codes * stored.scale.astype(jnp.float32)[..., None]
+        return blocks.merge(scaled, stored.codes.shape).astype(dtype)
 
-    def encode(self, moment: jax.Array, dtype: DTypeLike) -> jax.Array:
+    def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
         """The moment as it is kept, in the dtype in which it was kept before."""
-        return moment.astype(dtype)
+        if isinstance(like, Quantized):
+            return _encode_scaled(moment.astype(jnp.float32), like.codes.dtype, bits, square)
+        if like.dtype == jnp.bfloat16:
+            return to_bfloat16(moment.astype(jnp.float32), bits, square=square)
+        if jnp.finfo(like.dtype).bits <= HALF_BITS:
+            return to_narrow(moment.astype(jnp.float32), like.dtype, bits, square=square)
+        return moment.astype(like.dtype)
+
+    def largest(self, stored: Stored) -> float:
+        """The largest finite number of the dtype; of float32 where blocks have a scale."""
+        return float(jnp.finfo(jnp.float32 if isinstance(stored, Quantized) else stored.dtype).max)
 
 
-def moment_codec(name: str, dtype: Any, decay_name: str, decay: Scalar) -> Float:
-    """The codec for a storage dtype.
-
-    Raises:
-        TypeError: not a floating dtype.
-        ValueError: a dtype without the range for the average, or in which rounding to nearest would undo what a step
-            adds to it. With a traced decay rate the second cannot be told, and rounding is to nearest.
-    """
-    checked = hyperparameters.floating_dtype(name, dtype)
-    if checked is None or jnp.finfo(checked).bits >= 32:
-        return Float(checked)
-    if name == "nu_dtype":
-        raise ValueError(f"nu_dtype={checked} cannot hold squares: use float32 or float64")
-    if jnp.finfo(checked).bits < 16:
-        raise ValueError(
-            f"{name}={checked} has neither the range nor the steps for an average: use bfloat16 or float32"
-        )
-    half_ulp, kept = float(jnp.finfo(checked).eps) / 2, hyperparameters.known(decay)
-    if kept is not None and 1 - kept < half_ulp:
-        raise ValueError(
-            f"{name}={checked} rounds to {half_ulp:.2g} of a value, more than the {1 - kept:.2g} that a step changes "
-            f"at {decay_name}={kept:.6g}: the average would stall. Use float32"
-        )
-    return Float(checked)
+def _encode_scaled(moment: jax.Array, dtype: jnp.dtype, bits: jax.Array | None, square: bool) -> Quantized:
+    """Codes in units of a power of two such that the largest of a block lies just below the largest of the dtype."""
+    x = blocks.split(moment, BLOCK)
+    eps, tiny = float(jnp.finfo(jnp.float32).eps), float(jnp.finfo(jnp.float32).tiny)
+    below_top = numerics.ulp(jnp.max(jnp.abs(x), axis=-1)) * (2 / eps)
+    scale = jnp.maximum(below_top * 2.0 ** (1 - jnp.finfo(dtype).maxexp), tiny)
+    thresholds = None if bits is None else blocks.split(bits, BLOCK)
+    codes = to_narrow(x / scale[..., None], dtype, thresholds, square=square)
+    return Quantized(blocks.merge(codes, moment.shape), scale.astype(jnp.bfloat16))

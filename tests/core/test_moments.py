@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import adamx
-from adamx.core.moments import increment
+from adamx.core.state import increment
 
 
 def test_worked_example():

@@ -1,0 +1,95 @@
+"""What a codec is: how one moment of one leaf is held between steps."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from adamx.trees import Tree
+
+HALF_BITS = 16
+"""The width of half precision: narrower dtypes than float32 need a codec's care."""
+
+
+class Quantized(NamedTuple):
+    """A moment in one or two bytes an element, with what its blocks have in common.
+
+    Attributes:
+        codes: an array of the parameter's shape.
+        scale: the unit of each block, of the parameter's shape but for the last axis, which counts blocks.
+        top: the largest magnitude of each block, likewise, where the codec holds it apart; else None.
+    """
+
+    codes: jax.Array
+    scale: jax.Array
+    top: jax.Array | None = None
+
+
+Stored = jax.Array | Quantized
+"""A moment as it is kept."""
+
+
+class Codec(Protocol):
+    """Holds moments. Pure, elementwise or blockwise within the last axis, and the same under jit, scan and vmap.
+
+    A codec of your own goes wherever `mu_dtype` or `nu_dtype` is taken.
+    """
+
+    @property
+    def dithered(self) -> bool:
+        """Whether `encode` wants random bits; the state then counts steps for them."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Tells the random bits of one run from those of another."""
+        ...
+
+    def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
+        """The moment of a parameter before the first step.
+
+        Args:
+            like: the parameter, or a `jax.ShapeDtypeStruct`.
+            dtype: its dtype.
+            square: whether the moment is an average of squares, real and non-negative.
+            where: the path of the leaf.
+        """
+        ...
+
+    def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
+        """The moment in compute precision."""
+        ...
+
+    def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
+        """The moment as it is kept, in the types of `like`, what was kept before.
+
+        Args:
+            moment: in compute precision.
+            like: tells shapes and dtypes, not values.
+            bits: uint32 of the moment's shape, 2^32 times the thresholds of rounding, or None if not `dithered`.
+            square: as in `zeros`; what is not 0 must then not be kept as 0.
+        """
+        ...
+
+    def largest(self, stored: Stored) -> float:
+        """The largest number that can be kept."""
+        ...
+
+
+def _is_quantized(node: Any) -> bool:
+    return isinstance(node, Quantized)
+
+
+def precision(stored: Stored) -> jnp.dtype:
+    """The dtype that stands for a stored moment: its own, or float32 for quantized ones."""
+    return jnp.dtype(jnp.float32) if isinstance(stored, Quantized) else jnp.result_type(stored)
+
+
+def shapes(moment: Tree) -> Tree:
+    """A tree of stored moments as one of arrays: codes stand for what is quantized, as float32."""
+
+    def plain(stored: Any) -> Any:
+        return jax.ShapeDtypeStruct(stored.codes.shape, jnp.float32) if _is_quantized(stored) else stored
+
+    return jax.tree.map(plain, moment, is_leaf=_is_quantized)

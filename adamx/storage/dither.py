@@ -1,0 +1,133 @@
+"""Thresholds for rounding that is right on average: a walk through [0, 1) for every element, in integers.
+
+Rounded to nearest, a slow average stalls: the change of one step is less than half a unit of the stored number. Here an
+element rounds up where the part that does not fit exceeds a threshold that moves on with every step,
+
+    u = hash(salt, index) + step × stride(salt, index)    (modulo 2^32, read as a fraction of 1),
+
+with strides close to the golden ratio. Over elements the thresholds of a step are uniform; over steps those of an
+element are a low-discrepancy sequence (Weyl, 1916; Niederreiter, 1992): after n steps it has rounded up n times the
+mean fraction, give or take O(log n), where independent draws are off by O(√n). Strides differ from element to element
+by up to 1/32, or else gradients that repeat after a Fibonacci number of steps would meet the same thresholds again.
+
+A threshold is a pure function of salt, step and global index: there is no key to carry, a resumed run continues with
+the same bits, and shards compute what the whole would have computed.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adamx.trees import Tree, path_name
+
+GOLDEN = 0x9E3779B9  # 2^32 / φ
+SPREAD = 4  # strides lie within ±2^-(SPREAD+1) of the golden ratio
+_BITS = 0xFFFFFFFF
+_FIRST, _SECOND, _THIRD = 0x7FEB352D, 0x846CA68B, 0xC2B2AE35  # odd multipliers that mix well
+
+
+def _mix(x: int) -> int:
+    """A bijection of 32-bit integers under which close arguments part, for constants."""
+    x = ((x ^ (x >> 16)) * _FIRST) & _BITS
+    x = ((x ^ (x >> 15)) * _SECOND) & _BITS
+    return x ^ (x >> 16)
+
+
+def leaf_salt(path: str, moment: int, seed: int = 0) -> np.uint32:
+    """What tells the thresholds of one leaf, moment and seed from those of others."""
+    return np.uint32(_mix(zlib.crc32(path.encode()) ^ _mix(seed * 8 + moment + 1)))
+
+
+def thresholds(
+    shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any] | None = None
+) -> jax.Array:
+    """The thresholds of an array in one step.
+
+    Args:
+        shape: of the array, or of the shard of it that is at hand.
+        salt: of the leaf, a uint32 scalar.
+        step: a uint32 scalar that counts up and wraps.
+        offset: where the shard begins in the whole array, one index an axis; None: at 0.
+
+    Returns:
+        Uint32 of the shape: 2^32 times the threshold.
+    """
+    x = jnp.asarray(salt, jnp.uint32)
+    for axis in range(len(shape)):
+        index = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
+        if offset is not None:
+            index = index + jnp.asarray(offset[axis]).astype(jnp.uint32)
+        x = x + index * np.uint32(_mix(len(shape) - axis) | 1)
+    x = (x ^ (x >> 16)) * np.uint32(_FIRST)
+    x = x ^ (x >> 15)
+    near = ((x * np.uint32(_THIRD)) >> SPREAD) | 1
+    stride = np.uint32(GOLDEN - (1 << (31 - SPREAD))) + near
+    return x * np.uint32(_SECOND) + jnp.asarray(step, jnp.uint32) * stride
+
+
+def fraction(bits: jax.Array) -> jax.Array:
+    """Thresholds as float32 in [0, 1), their upper 24 bits exactly."""
+    return (bits >> 8).astype(jnp.float32) * math.ldexp(1, -24)
+
+
+class Walk(NamedTuple):
+    """What the thresholds of one leaf in one step depend on.
+
+    Attributes:
+        salts: of its first and second moment.
+        step: a uint32 scalar.
+        offset: where the shard at hand begins in the leaf, one index an axis, or None.
+    """
+
+    salts: tuple[Any, ...]
+    step: Any
+    offset: tuple[Any, ...] | None = None
+
+    def thresholds(self, shape: Sequence[int], moment: int) -> jax.Array:
+        """The thresholds for an array, 0 for the first moment and 1 for the second."""
+        return thresholds(shape, self.salts[moment], self.step, self.offset)
+
+
+def walks(tree: Tree, step: Any, seeds: Sequence[int], offsets: Tree | None = None) -> Tree:
+    """A tree with the walk of each leaf in its place; `offsets` has a tuple of indices in the place of each leaf."""
+    wrapping = jnp.asarray(step).astype(jnp.uint32)
+    found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    places = [None] * len(found) if offsets is None else [tuple(place) for place in treedef.flatten_up_to(offsets)]
+
+    def walk(path: Any, place: tuple[Any, ...] | None) -> Walk:
+        name = path_name(path)
+        return Walk(tuple(leaf_salt(name, moment, seed) for moment, seed in enumerate(seeds)), wrapping, place)
+
+    return treedef.unflatten([walk(path, place) for (path, _), place in zip(found, places, strict=True)])
+
+
+def shard_offsets(tree: Tree, specs: Tree) -> Tree:
+    """Where the shards at hand begin in their leaves: the extra argument `dither_offset` inside `jax.shard_map`.
+
+    Args:
+        tree: of local arrays.
+        specs: a `jax.sharding.PartitionSpec` for all leaves, or a tree with one in the place of each.
+
+    Returns:
+        A tree with a tuple of indices in the place of each leaf.
+    """
+
+    def start(axes: Any, size: int) -> Any:
+        names = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
+        index = 0
+        for name in names:
+            index = index * jax.lax.axis_size(name) + jax.lax.axis_index(name)
+        return index * size
+
+    def leaf(x: Any, spec: Any) -> tuple[Any, ...]:
+        padded = tuple(spec) + (None,) * (jnp.ndim(x) - len(spec))
+        return tuple(start(axes, size) for axes, size in zip(padded, jnp.shape(x), strict=True))
+
+    if isinstance(specs, jax.sharding.PartitionSpec):
+        return jax.tree.map(lambda x: leaf(x, specs), tree)
+    return jax.tree.map(leaf, tree, specs)

@@ -129,3 +129,10 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     on_arrays = jax.jit(formula) if _staged() else formula
     rows = [on_arrays(*row) for row in zip(*columns, strict=True)]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
+
+
+def map_paths(formula: Callable[[Any, Any], tuple[Any, ...]], outputs: int, tree: Tree) -> tuple[Tree, ...]:
+    """Applies a function of path and leaf to each leaf, and gives `outputs` trees."""
+    found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    rows = [formula(path, leaf) for path, leaf in found]
+    return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))

@@ -1,4 +1,4 @@
-"""Other people's ways to hold a moment in 8 bits, as codecs: a table of magnitudes between 0 and the block's largest."""
+"""Other ways to hold a moment in 8 bits, as codecs: a table of magnitudes between 0 and the block's largest."""
 
 import functools
 from typing import Any, NamedTuple
@@ -126,7 +126,7 @@ def dynamic_tree(**kwargs: Any) -> Table:
         return np.concatenate([[0.0], *((e[1:] + e[:-1]) / 2 for e in edges)])
 
     mu, nu = decades(1), decades(2)
-    return _table(np.r_[mu[: 127], 1.0], np.r_[nu[: 255], 1.0], **kwargs)
+    return _table(np.r_[mu[:127], 1.0], np.r_[nu[:255], 1.0], **kwargs)
 
 
 def softsign(**kwargs: Any) -> Table:

@@ -1,4 +1,4 @@
-"""Streams of gradients for one leaf of 64 × 128, `(steps, 64, 128)` in float32, each from a seed."""
+"""Streams of gradients for one leaf, `(steps, 32, 128)` in float32, each from a seed."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-SHAPE = (64, 128)
+SHAPE = (32, 128)
 PERIODS = (2, 3, 7, 13, 89, 144, 233, 500)
 
 
@@ -50,13 +50,13 @@ def stays(steps: int, random: np.random.Generator) -> np.ndarray:
 
 
 def digits(steps: int, random: np.random.Generator) -> np.ndarray:
-    """The gradients of the first layer of a perceptron, 64 pixels to 128 units, while it learns handwritten digits."""
+    """The gradients of the middle half of a first layer, 64 pixels to 128 units, that learns handwritten digits."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
 
     images, labels = (jnp.asarray(a) for a in load_digits(return_X_y=True))
     params = {
-        "in": jnp.asarray(random.standard_normal(SHAPE) / 8, jnp.float32),
-        "out": jnp.asarray(random.standard_normal((SHAPE[1], 10)) / 12, jnp.float32),
+        "in": jnp.asarray(random.standard_normal((64, 128)) / 8, jnp.float32),
+        "out": jnp.asarray(random.standard_normal((128, 10)) / 12, jnp.float32),
     }
     tx = optax.adam(1e-3)
 
@@ -64,11 +64,13 @@ def digits(steps: int, random: np.random.Generator) -> np.ndarray:
         hidden = jax.nn.gelu(images[chosen].astype(jnp.float32) / 16 @ params["in"])
         return optax.softmax_cross_entropy_with_integer_labels(hidden @ params["out"], labels[chosen]).mean()
 
-    def step(carry: tuple[optax.Params, optax.OptState], chosen: jax.Array) -> tuple[tuple[optax.Params, ...], jax.Array]:
+    def step(
+        carry: tuple[optax.Params, optax.OptState], chosen: jax.Array
+    ) -> tuple[tuple[optax.Params, ...], jax.Array]:
         params, state = carry
         gradients = jax.grad(loss)(params, chosen)
         updates, state = tx.update(gradients, state)
-        return (optax.apply_updates(params, updates), state), gradients["in"]
+        return (optax.apply_updates(params, updates), state), gradients["in"][16:48]
 
     batches = jnp.asarray(random.integers(len(labels), size=(steps, 64)))
     return np.asarray(jax.jit(lambda c, b: jax.lax.scan(step, c, b)[1])((params, tx.init(params)), batches))

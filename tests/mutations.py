@@ -35,12 +35,14 @@ MUTATIONS = [
     Mutation("the count stands still", "core/moments.py", "increment(jnp.asarray(before.count))", "jnp.int32(1)"),
     Mutation("scaled by 1.01", "core/rate.py", "as_scalar(-alpha", "as_scalar(-1.01 * alpha"),
     Mutation("the schedule's count stands still", "core/rate.py", "increment(count)", "count"),
-    Mutation("v overflows", "core/moments.py", "v = numerics.saturate_second_moment(v, nu.dtype)", "pass"),
+    Mutation(
+        "v overflows", "core/moments.py", "v = numerics.saturate_second_moment(v, self.nu_codec.largest(nu))", "pass"
+    ),
     Mutation("m is unbounded", "core/moments.py", "numerics.bound_first_moment(m, ", "(lambda x, _: x)(m, "),
     Mutation("the slope of the root is infinite", "numerics.py", "at_zero = y == 0", "at_zero = y < 0"),
     Mutation("precise averages are plain", "numerics.py", "if precise and decay >= 0.5:", "if False:"),
     Mutation("precise weights are plain", "numerics.py", "    if not precise:\n", "    if True:\n"),
-    Mutation("averages in the dtype of the moment", "core/moments.py", "mu_codec.decode(mu, wide)", "mu", ""),
+    Mutation("averages in the dtype of the moment", "core/moments.py", "self.mu_codec.decode(mu, wide)", "mu", ""),
     Mutation("updates in compute precision", "core/correction.py", "u.astype(_update_dtype(g, u))", "u"),
     Mutation("g² of a complex g", "numerics.py", "return g.real * g.real + g.imag * g.imag", "return (g * g).real"),
     Mutation(

@@ -14,6 +14,8 @@ LAYERS = {
     "storage": 0,
     "core": 1,
     "optimizers": 2,
+    "precision": 2,
+    "footprint": 3,
     "testing": 3,
 }
 # Inside layer 0 the order is this one, from the formulas up.

@@ -88,3 +88,10 @@ def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformation
 def no_state(params: optax.Params) -> optax.OptState:
     """The init of a stage that keeps nothing."""
     return optax.EmptyState()
+
+
+def check_params(what: str, params: Any) -> Any:
+    """The parameters, or a ValueError where update came without them."""
+    if params is None:
+        raise ValueError(f"{what} needs the parameters: tx.update(gradients, state, params)")
+    return params

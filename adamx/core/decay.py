@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import check_empty, wrong_state
-from adamx.core.state import increment
+from adamx.core.composition import check_empty, check_params, wrong_state
 from adamx.core.rate import ScalarOrSchedule, check_schedule
+from adamx.core.state import increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import check_fits, map_leaves, result_dtype
@@ -72,8 +72,7 @@ def add_decayed_weights(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        if params is None:
-            raise ValueError("weight decay needs the parameters: tx.update(gradients, state, params)")
+        check_params("weight decay", params)
         check_fits(params, updates, "parameter", "update")
         if not callable(decay):
             check_empty(state)

@@ -1,5 +1,6 @@
 """Stage 1, lines 5 to 8 of Algorithm 1: the two averages."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -16,7 +17,54 @@ from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
 from adamx.storage.codec import Stored, precision, shapes
 from adamx.storage.dither import Walk, fraction, walks
-from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, path_name
+from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Averages:
+    """Lines 7 and 8 on one leaf, with how its moments are stored."""
+
+    b1: Scalar
+    b2: Scalar
+    mu_codec: Codec
+    nu_codec: Codec
+    precise: bool
+
+    @property
+    def dithered(self) -> bool:
+        return self.mu_codec.dithered or self.nu_codec.dithered
+
+    @property
+    def dithers_sum(self) -> bool:
+        return self.precise and numerics.needs_dither(float(self.b2))
+
+    def zeros(self, path: Any, p: Any) -> tuple[Stored, Stored]:
+        """The moments of a parameter before the first step."""
+        dtype, where = leaf_dtype("parameter", path, p), path_name(path)
+        mu = self.mu_codec.zeros(p, dtype, square=False, where=where)
+        return mu, self.nu_codec.zeros(p, dtype, square=True, where=where)
+
+    def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
+        """The moments after a gradient: fresh, and as they are kept."""
+        mu, nu = jax.tree.map(jnp.asarray, (mu, nu))
+        dtype = numerics.compute_dtype(jnp.result_type(g), precision(mu), precision(nu))
+        real = numerics.real_dtype(dtype)
+        b1, b2 = numerics.as_scalar(self.b1, dtype), numerics.as_scalar(self.b2, real)
+        wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
+        if not self.precise:
+            hyperparameters.check_below_one("b1", self.b1, real)
+            hyperparameters.check_below_one("b2", self.b2, real)
+        g, m, v = jnp.asarray(g, wide), self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
+        mu_bits, nu_bits = (None, None) if walk is None else (walk.thresholds(g.shape, i) for i in (0, 1))
+        threshold = fraction(nu_bits) if nu_bits is not None and self.dithers_sum and real == jnp.float32 else None
+
+        m = numerics.ema(b1, m, g, precise=self.precise)  # line 7
+        v = numerics.ema(b2, v, numerics.square(g), precise=self.precise, threshold=threshold)  # line 8
+
+        m = numerics.bound_first_moment(m, self.mu_codec.largest(mu))
+        v = numerics.saturate_second_moment(v, self.nu_codec.largest(nu))
+        mu = self.mu_codec.encode(m, mu, mu_bits, square=False)
+        return m, v, mu, self.nu_codec.encode(v, nu, nu_bits, square=True)
 
 
 @names_hints
@@ -70,51 +118,24 @@ def scale_by_moments(
     )  # first: where both are of half precision, b2 is the trap
     b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
     mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
-    kind = DitheredMomentsState if mu_codec.dithered or nu_codec.dithered else MomentsState
-    close_to_one = precise and numerics.needs_dither(b2)
+    averages = _Averages(b1, b2, mu_codec, nu_codec, precise)
+    state_type = DitheredMomentsState if averages.dithered else MomentsState
 
-    def average(g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
-        dtype = numerics.compute_dtype(jnp.result_type(g), precision(mu), precision(nu))
-        real = numerics.real_dtype(dtype)
-        beta1, beta2 = numerics.as_scalar(b1, dtype), numerics.as_scalar(b2, real)
-        wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
-        if not precise:
-            hyperparameters.check_below_one("b1", b1, real)
-            hyperparameters.check_below_one("b2", b2, real)
-        g, m, v = jnp.asarray(g, wide), mu_codec.decode(mu, wide), nu_codec.decode(nu, real)
-        random = [None if walk is None else walk.thresholds(g.shape, moment) for moment in range(2)]
-        dither = fraction(random[1]) if close_to_one and random[1] is not None and real == jnp.float32 else None
-
-        m = numerics.ema(beta1, m, g, precise=precise)  # line 7
-        v = numerics.ema(beta2, v, numerics.square(g), precise=precise, threshold=dither)  # line 8
-
-        m = numerics.bound_first_moment(m, mu_codec.largest(mu))
-        v = numerics.saturate_second_moment(v, nu_codec.largest(nu))
-        kept = mu_codec.encode(m, mu, random[0], square=False), nu_codec.encode(v, nu, random[1], square=True)
-        return m, v, *kept
-
-    def init(params: optax.Params) -> Any:
-        def zeros(codec: Codec, square: bool) -> Tree:
-            def leaf(path: Any, p: Any) -> Stored:
-                return codec.zeros(p, leaf_dtype("parameter", path, p), square=square, where=path_name(path))
-
-            return jax.tree_util.tree_map_with_path(leaf, params)
-
-        state = MomentsState(jnp.zeros([], jnp.int32), zeros(mu_codec, False), zeros(nu_codec, True))
-        return state if kind is MomentsState else DitheredMomentsState(*state, jnp.zeros([], jnp.uint32))
+    def init(params: optax.Params) -> MomentsState | DitheredMomentsState:
+        mu, nu = map_paths(averages.zeros, 2, params)
+        return state_type(jnp.zeros([], jnp.int32), mu, nu, *([jnp.zeros([], jnp.uint32)] if averages.dithered else []))
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Any, Any]:
-        before = check_state(kind, state)
+    ) -> tuple[Any, MomentsState | DitheredMomentsState]:
+        before = check_state(state_type, state)
         check_fits(updates, shapes(before.mu))
         count = increment(jnp.asarray(before.count))  # line 5
-        step = before.step + 1 if kind is DitheredMomentsState else count
+        step = before.step + 1 if averages.dithered else count
         columns = [before.mu, before.nu]
-        if kind is DitheredMomentsState or close_to_one:
-            seeds = getattr(mu_codec, "seed", 0), getattr(nu_codec, "seed", 0)
-            columns.append(walks(updates, step, seeds, extra_args.get("dither_offset")))
-        m, v, mu, nu = map_leaves(average, 4, updates, *columns)
+        if averages.dithered or averages.dithers_sum:
+            columns.append(walks(updates, step, (mu_codec.seed, nu_codec.seed), extra_args.get("dither_offset")))
+        m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
         moments = Moments(
             count=count,
             gradients=updates,
@@ -125,8 +146,7 @@ def scale_by_moments(
             mu_weight=Weight(b1, count, precise),
             nu_weight=Weight(b2, count, precise),
         )
-        after = MomentsState(count, mu, nu)
-        return moments, after if kind is MomentsState else DitheredMomentsState(*after, step)
+        return moments, state_type(count, mu, nu, *([step] if averages.dithered else []))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

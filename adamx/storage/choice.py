@@ -1,7 +1,7 @@
 """From the argument `mu_dtype` or `nu_dtype` to a codec."""
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
@@ -20,9 +20,9 @@ METHODS = ("zeros", "decode", "encode", "largest")
 def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
     """The codec for a storage dtype, or the codec that came instead of one.
 
-    A bare half-precision dtype rounds to nearest where that tracks: an average that changes by (1-β) of the way a step
-    stops where this is less than half a unit in the last place, 4 % short of a constant in bfloat16 at β = 0.9, and does
-    not move at all at 0.999. Where it would stop more than 5 % short, where β is traced, and in float8, it is dithered.
+    A bare half-precision dtype rounds to nearest where that tracks. An average that goes (1-β) of the way in each step
+    stops where this is less than half a unit in the last place: 4 % short of a constant in bfloat16 at β = 0.9, while
+    at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is traced, and in float8, it is dithered.
 
     Raises:
         TypeError: neither a floating dtype nor a codec.
@@ -34,7 +34,7 @@ def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
     elif all(hasattr(value, method) for method in METHODS):
         if isinstance(value, Int8):
             value.check(name)
-        return value
+        return cast(Codec, value)
     else:
         checked = Float(hyperparameters.floating_dtype(name, value))
     if checked.stochastic is None:

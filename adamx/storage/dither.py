@@ -43,9 +43,7 @@ def leaf_salt(path: str, moment: int, seed: int = 0) -> np.uint32:
     return np.uint32(_mix(zlib.crc32(path.encode()) ^ _mix(seed * 8 + moment + 1)))
 
 
-def thresholds(
-    shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any] | None = None
-) -> jax.Array:
+def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any] | None = None) -> jax.Array:
     """The thresholds of an array in one step.
 
     Args:
@@ -93,15 +91,23 @@ class Walk(NamedTuple):
         return thresholds(shape, self.salts[moment], self.step, self.offset)
 
 
-def walks(tree: Tree, step: Any, seeds: Sequence[int], offsets: Tree | None = None) -> Tree:
-    """A tree with the walk of each leaf in its place; `offsets` has a tuple of indices in the place of each leaf."""
+def walks(tree: Tree, step: Any, seeds: Sequence[int], offsets: Tree | None = None, *, first: int = 0) -> Tree:
+    """A tree with the walk of each leaf in its place.
+
+    Args:
+        tree: of arrays.
+        step: a counter.
+        seeds: one for each moment.
+        offsets: a tree with a tuple of indices in the place of each leaf, where its shard begins.
+        first: the number of the first of the moments: 0 and 1 are m and v, 2 the parameter.
+    """
     wrapping = jnp.asarray(step).astype(jnp.uint32)
     found, treedef = jax.tree_util.tree_flatten_with_path(tree)
     places = [None] * len(found) if offsets is None else [tuple(place) for place in treedef.flatten_up_to(offsets)]
 
     def walk(path: Any, place: tuple[Any, ...] | None) -> Walk:
         name = path_name(path)
-        return Walk(tuple(leaf_salt(name, moment, seed) for moment, seed in enumerate(seeds)), wrapping, place)
+        return Walk(tuple(leaf_salt(name, moment, seed) for moment, seed in enumerate(seeds, first)), wrapping, place)
 
     return treedef.unflatten([walk(path, place) for (path, _), place in zip(found, places, strict=True)])
 
@@ -128,6 +134,7 @@ def shard_offsets(tree: Tree, specs: Tree) -> Tree:
         padded = tuple(spec) + (None,) * (jnp.ndim(x) - len(spec))
         return tuple(start(axes, size) for axes, size in zip(padded, jnp.shape(x), strict=True))
 
-    if isinstance(specs, jax.sharding.PartitionSpec):
-        return jax.tree.map(lambda x: leaf(x, specs), tree)
-    return jax.tree.map(leaf, tree, specs)
+    leaves, treedef = jax.tree.flatten(tree)
+    one = isinstance(specs, jax.sharding.PartitionSpec)
+    each = [specs] * len(leaves) if one else treedef.flatten_up_to(specs)
+    return treedef.unflatten([leaf(x, spec) for x, spec in zip(leaves, each, strict=True)])

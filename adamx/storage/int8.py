@@ -63,8 +63,9 @@ class Int8(NamedTuple):
         """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""
         for field, lowest in (("block_size", 2), ("min_size", 0)):
             hyperparameters.integer(f"{name}: {field}", getattr(self, field), lowest)
-        if isinstance(self.exclude, str) or not all(isinstance(pattern, str) for pattern in self.exclude):
-            raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {self.exclude!r}")
+        exclude: Any = self.exclude
+        if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
+            raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")
 
     def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
         """The moment of a parameter before the first step, with the parameter's shape and placement."""

@@ -1,0 +1,1 @@
+"""Half-precision parameters, trained as if they were float32."""

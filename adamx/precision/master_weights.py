@@ -1,0 +1,134 @@
+"""Master weights: half-precision parameters with float32 behind them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core.composition import check_params, wrong_state
+from adamx.precision.half import is_half, start_in_float32, tree_to_float32
+from adamx.storage.split import bits_of, join, nearest_even, split, widen
+from adamx.trees import Tree, check_fits, map_leaves
+
+
+class MasterWeightsState(NamedTuple):
+    """What `with_master_weights` keeps.
+
+    Attributes:
+        inner: the state of the wrapped transformation.
+        remainder: a tree of the parameters' structure: for bfloat16 leaves the lower 16 bits of the float32 weight as
+            uint16, for float16 and float8 leaves the whole float32 weight, for others None.
+    """
+
+    inner: optax.OptState
+    remainder: Tree
+
+
+def _first_remainder(p: Any, weight: Any) -> Any:
+    """What the state keeps of a parameter before the first step."""
+    dtype = jnp.result_type(p)
+    if dtype == jnp.bfloat16:
+        return jnp.zeros_like(p, jnp.uint16)
+    if not is_half(dtype):
+        return None
+    return jnp.zeros(weight.shape, weight.dtype) if isinstance(weight, jax.ShapeDtypeStruct) else weight
+
+
+def _weight(p: Any, remainder: Any) -> tuple[jax.Array]:
+    """The float32 weight behind a parameter."""
+    if remainder is None:
+        return (jnp.asarray(p),)
+    return (join(jnp.asarray(p), jnp.asarray(remainder)) if p.dtype == jnp.bfloat16 else jnp.asarray(remainder),)
+
+
+def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any, Any]:
+    """The update that takes the parameter to the rounded new weight, and what then remains."""
+    if remainder is None:
+        return u, None
+    p, moved = jnp.asarray(p), (weight + u).astype(jnp.float32)
+    if p.dtype != jnp.bfloat16:
+        target = jax.lax.optimization_barrier(moved.astype(p.dtype))
+        return target.astype(jnp.float32) - p.astype(jnp.float32), moved
+    target, lower = split(moved)
+    emitted = widen(target) - widen(p)
+    landed = nearest_even(widen(p) + emitted)
+    exact = bits_of(landed) == bits_of(target)
+    return emitted, jnp.where(exact, lower, jnp.uint16(0))
+
+
+def master_params(state: Any, params: optax.Params) -> optax.Params:
+    """The float32 weights behind half-precision parameters.
+
+    Args:
+        state: of `with_master_weights`, or any state that contains one such.
+        params: the parameters that belong to it.
+
+    Returns:
+        A tree like the parameters, its half-precision leaves in float32.
+
+    Raises:
+        TypeError: a state with no or several `MasterWeightsState` in it.
+    """
+
+    def ours(node: Any) -> bool:
+        return isinstance(node, MasterWeightsState)
+
+    found = [node for node in jax.tree.leaves(state, is_leaf=ours) if ours(node)]
+    if len(found) != 1:
+        raise TypeError(f"expected a state with one MasterWeightsState, got {type(state).__name__} with {len(found)}")
+    return map_leaves(_weight, 1, params, found[0].remainder)[0]
+
+
+def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Trains half-precision parameters with float32 weights behind them.
+
+    The wrapped transformation sees float32 gradients and float32 weights. Of a bfloat16 parameter the state keeps the
+    16 bits that it lacks, so that parameter and state together are 4 bytes; float16 and float8 parameters need a whole
+    float32 weight. Float32 and wider leaves pass through. The float32 weights move as they would in float32 training
+    with the same gradients, to the bit, and the parameter is the weight rounded to nearest, ties away from zero.
+
+    Updates are float32 and land exactly through `optax.apply_updates`, also under jit. Some cannot, because no float32
+    number leads there by an addition: a bfloat16 weight that shrinks more than 2^16-fold in a step, or to minus zero,
+    or by a subnormal number, or that rounds to infinity. There the state follows what landed. `apply_updates` adds
+    nothing to float8 parameters; for them take `master_params(state, params)`, rounded.
+
+    Args:
+        tx: any transformation. What changes updates or skips steps goes inside.
+
+    Returns:
+        A transformation whose update needs the parameters, and whose state is `MasterWeightsState`.
+
+    Raises:
+        ValueError: at update, no parameters, or trees that do not fit.
+        TypeError: leaves that are not floating arrays; a state that is not this transformation's.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx, params = adamx.with_master_weights(optax.sgd(1e-4)), jnp.ones(1, jnp.bfloat16)
+        >>> state = tx.init(params)
+        >>> for _ in range(100):
+        ...     updates, state = tx.update(jnp.ones(1, jnp.bfloat16), state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> params, adamx.master_params(state, params).round(4)
+        (Array([0.988281], dtype=bfloat16), Array([0.99], dtype=float32))
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params: optax.Params) -> MasterWeightsState:
+        weights = start_in_float32(params)
+        return MasterWeightsState(inner.init(weights), jax.tree.map(_first_remainder, params, weights))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, MasterWeightsState]:
+        if not isinstance(state, MasterWeightsState):
+            raise wrong_state("MasterWeightsState", state)
+        params = check_params("with_master_weights", params)
+        check_fits(updates, params)
+        weights = master_params(state, params)
+        steps, after = inner.update(tree_to_float32(updates), state.inner, weights, **extra_args)
+        emitted, remainder = map_leaves(_land, 2, params, state.remainder, weights, steps)
+        return emitted, MasterWeightsState(after, remainder)
+
+    return optax.GradientTransformationExtraArgs(init, update)

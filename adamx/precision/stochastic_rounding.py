@@ -1,0 +1,89 @@
+"""Half-precision parameters, rounded so that what a step adds is right on average."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import hyperparameters
+from adamx.core.composition import check_params, wrong_state
+from adamx.precision.half import is_half, start_in_float32, to_float32, tree_to_float32
+from adamx.storage.dither import Walk, walks
+from adamx.storage.rounding import to_bfloat16, to_narrow
+from adamx.storage.split import widen
+from adamx.trees import check_fits, map_leaves
+
+
+class StochasticRoundingState(NamedTuple):
+    """What `with_stochastic_rounding` keeps.
+
+    Attributes:
+        inner: the state of the wrapped transformation.
+        step: a uint32 scalar that counts and wraps.
+    """
+
+    inner: optax.OptState
+    step: jax.Array
+
+
+def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
+    """The update that takes a half-precision parameter to a neighbour of where `u` would."""
+    p = jnp.asarray(p)
+    if not is_half(p.dtype):
+        return (u,)
+    start = to_float32(p)
+    moved, bits = (start + u).astype(jnp.float32), walk.thresholds(p.shape, 0)
+    if p.dtype == jnp.bfloat16:
+        return (widen(to_bfloat16(moved, bits)) - start,)
+    return (to_narrow(moved, p.dtype, bits).astype(jnp.float32) - start,)
+
+
+def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:
+    """Trains half-precision parameters without further bits: what a step adds is right on average.
+
+    A parameter moves to one of the two neighbours of where the float32 update would take it: to the upper one where the
+    fraction between them exceeds a threshold, which walks through [0, 1) from step to step (`adamx.storage.dither`). A
+    constant drift is followed to a few units in the last place, however small. Float32 leaves pass through.
+
+    Args:
+        tx: any transformation; it sees float32 gradients and parameters.
+        seed: tells the thresholds of one run from those of another.
+
+    Returns:
+        A transformation whose update needs the parameters and is float32, and whose state is `StochasticRoundingState`.
+        Inside `shard_map` it takes the extra argument `dither_offset`, as `scale_by_moments` does.
+
+    Raises:
+        ValueError: at update, no parameters, or trees that do not fit.
+        TypeError: a seed that is not an integer; leaves that are not floating arrays; a state that is not this one's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, adamx
+        >>> tx, params = adamx.with_stochastic_rounding(optax.sgd(1e-4)), jnp.ones(1000, jnp.bfloat16)
+        >>> state = tx.init(params)
+        >>> for _ in range(100):
+        ...     updates, state = jax.jit(tx.update)(jnp.ones(1000, jnp.bfloat16), state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> round(float(params.astype(jnp.float32).mean()), 3)
+        0.99
+    """
+    inner = optax.with_extra_args_support(tx)
+    seed = hyperparameters.integer("seed", seed, 0)
+
+    def init(params: optax.Params) -> StochasticRoundingState:
+        return StochasticRoundingState(inner.init(start_in_float32(params)), jnp.zeros([], jnp.uint32))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, StochasticRoundingState]:
+        if not isinstance(state, StochasticRoundingState):
+            raise wrong_state("StochasticRoundingState", state)
+        check_params("with_stochastic_rounding", params)
+        check_fits(updates, params)
+        steps, after = inner.update(tree_to_float32(updates), state.inner, tree_to_float32(params), **extra_args)
+        step = state.step + 1
+        places = walks(params, step, (seed,), extra_args.get("dither_offset"), first=2)
+        return map_leaves(_round, 1, params, steps, places)[0], StochasticRoundingState(after, step)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,43 @@
+"""A float32 number as a bfloat16 number and the 16 bits that it drops.
+
+The bfloat16 number is the nearest one, ties away from zero: then the dropped bits, read with a sign, lead back from it
+to the one float32 number. Rounding ties to even would leave two for some. Integer operations throughout: a compiler may
+skip a rounding to bfloat16 and back, and does, but not a shift.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_EXPONENT = 0x7F800000
+_QUIET_NAN = 0x7FC0
+
+
+def bits_of(x: jax.Array) -> jax.Array:
+    """bfloat16 as uint32, in the upper 16 bits: the float32 number of the same value."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32) << 16
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """bfloat16 to float32, exactly, by a shift."""
+    return jax.lax.bitcast_convert_type(bits_of(x), jnp.float32)
+
+
+def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """float32 to bfloat16 and uint16. NaN stays NaN; what rounds beyond the largest bfloat16 is infinite there."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    upper = jnp.where((bits & ~jnp.uint32(1 << 31)) > _EXPONENT, jnp.uint32(_QUIET_NAN), (bits + 0x8000) >> 16)
+    return jax.lax.bitcast_convert_type(upper.astype(jnp.uint16), jnp.bfloat16), bits.astype(jnp.uint16)
+
+
+def join(upper: jax.Array, lower: jax.Array) -> jax.Array:
+    """The inverse of `split`."""
+    signed = jax.lax.bitcast_convert_type(lower, jnp.int16).astype(jnp.int32).astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type(bits_of(upper) + signed, jnp.float32)
+
+
+def nearest_even(x: jax.Array) -> jax.Array:
+    """float32 to bfloat16 as a cast does, ties to even, but by integers."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    rounded = jnp.where(jnp.isnan(x), jnp.uint32(_QUIET_NAN), rounded)
+    return jax.lax.bitcast_convert_type(rounded.astype(jnp.uint16), jnp.bfloat16)

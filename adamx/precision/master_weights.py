@@ -51,9 +51,8 @@ def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any,
         target = jax.lax.optimization_barrier(moved.astype(p.dtype))
         return target.astype(jnp.float32) - p.astype(jnp.float32), moved
     target, lower = split(moved)
-    emitted = widen(target) - widen(p)
-    landed = nearest_even(widen(p) + emitted)
-    exact = bits_of(landed) == bits_of(target)
+    emitted = jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - widen(p))
+    exact = bits_of(nearest_even(widen(p) + emitted)) == bits_of(target)
     return emitted, jnp.where(exact, lower, jnp.uint16(0))
 
 

@@ -10,8 +10,8 @@ from adamx import hyperparameters
 from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, to_float32, tree_to_float32
 from adamx.storage.dither import Walk, walks
-from adamx.storage.rounding import to_bfloat16, to_narrow
-from adamx.storage.split import widen
+from adamx.storage.rounding import sum_to_bfloat16, to_narrow
+from adamx.storage.split import bits_of, widen
 from adamx.trees import check_fits, map_leaves
 
 
@@ -33,10 +33,11 @@ def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
     if not is_half(p.dtype):
         return (u,)
     start = to_float32(p)
-    moved, bits = (start + u).astype(jnp.float32), walk.thresholds(p.shape, 0)
+    u, bits = jnp.asarray(u, jnp.float32), walk.thresholds(p.shape, 0)
     if p.dtype == jnp.bfloat16:
-        return (widen(to_bfloat16(moved, bits)) - start,)
-    return (to_narrow(moved, p.dtype, bits).astype(jnp.float32) - start,)
+        target = sum_to_bfloat16(start, u, bits)
+        return (jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - start),)
+    return (to_narrow(start + u, p.dtype, bits).astype(jnp.float32) - start,)
 
 
 def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:

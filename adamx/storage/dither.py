@@ -3,12 +3,13 @@
 Rounded to nearest, a slow average stalls: the change of one step is less than half a unit of the stored number. Here an
 element rounds up where the part that does not fit exceeds a threshold that moves on with every step,
 
-    u = hash(salt, index) + step × stride(salt, index)    (modulo 2^32, read as a fraction of 1),
+    u = hash(salt, index) + step × stride    (modulo 2^32, read as a fraction of 1).
 
-with strides close to the golden ratio. Over elements the thresholds of a step are uniform; over steps those of an
-element are a low-discrepancy sequence (Weyl, 1916; Niederreiter, 1992): after n steps it has rounded up n times the
-mean fraction, give or take O(log n), where independent draws are off by O(√n). Strides differ from element to element
-by up to 1/32, or else gradients that repeat after a Fibonacci number of steps would meet the same thresholds again.
+Over elements the thresholds of a step are uniform. Over steps those of an element are a low-discrepancy sequence (Weyl,
+1916): its stride is the golden ratio or one of three relatives, numbers that fractions approximate as badly as any, so
+that after n steps it has rounded up n times the mean fraction give or take O(log n), where independent draws are off by
+O(√n). Four strides instead of one, because gradients that repeat after a denominator of those fractions, 89 or 144
+steps, meet nearly the same thresholds again: now that happens to a part of the elements.
 
 A threshold is a pure function of salt, step and global index: there is no key to carry, a resumed run continues with
 the same bits, and shards compute what the whole would have computed.
@@ -25,10 +26,11 @@ import numpy as np
 
 from adamx.trees import Tree, path_name
 
-GOLDEN = 0x9E3779B9  # 2^32 / φ
-SPREAD = 4  # strides lie within ±2^-(SPREAD+1) of the golden ratio
+STRIDES = (0x9E3779B9, 0xB93E4B8B, 0x948697D7, 0xB44DEC1F)
+"""2^32 times the numbers whose continued fractions begin with 1; 1, 2; 1, 1, 2; 1, 2, 2 and go on with ones."""
+
 _BITS = 0xFFFFFFFF
-_FIRST, _SECOND, _THIRD = 0x7FEB352D, 0x846CA68B, 0xC2B2AE35  # odd multipliers that mix well
+_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # odd multipliers that mix well
 
 
 def _mix(x: int) -> int:
@@ -63,8 +65,9 @@ def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any]
         x = x + index * np.uint32(_mix(len(shape) - axis) | 1)
     x = (x ^ (x >> 16)) * np.uint32(_FIRST)
     x = x ^ (x >> 15)
-    near = ((x * np.uint32(_THIRD)) >> SPREAD) | 1
-    stride = np.uint32(GOLDEN - (1 << (31 - SPREAD))) + near
+    first, second = ((x >> (31 - i)) & 1 for i in (0, 1))
+    golden, *others = (np.uint32(stride) for stride in STRIDES)
+    stride = jnp.where(first == 0, jnp.where(second == 0, golden, others[0]), jnp.where(second == 0, *others[1:]))
     return x * np.uint32(_SECOND) + jnp.asarray(step, jnp.uint32) * stride
 
 

@@ -55,7 +55,7 @@ class Float(NamedTuple):
         scaled = jnp.finfo(kept).bits < HALF_BITS or (kept == jnp.float16 and square)
         if not scaled:
             return jnp.zeros_like(like, dtype=kept)
-        if not jnp.ndim(like):
+        if not getattr(like, "shape", ()):
             return jnp.zeros_like(like, dtype=jnp.float32)
         codes = jnp.zeros_like(like, dtype=kept)
         return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16))

@@ -1,5 +1,6 @@
 """Moments in one byte an element: companded codes in blocks whose largest element stands apart, dithered."""
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -66,11 +67,16 @@ class Int8(NamedTuple):
         exclude: Any = self.exclude
         if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
             raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")
+        for pattern in exclude:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name}: exclude: {pattern!r} is not a regular expression, {error}") from None
 
     def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
         """The moment of a parameter before the first step, with the parameter's shape and placement."""
-        shape = jnp.shape(like)
-        small = len(shape) == 0 or shape[-1] < SHORTEST or jnp.size(like) < self.min_size
+        shape = tuple(getattr(like, "shape", ()))
+        small = len(shape) == 0 or shape[-1] < SHORTEST or math.prod(shape) < self.min_size
         complex_moment = not square and jnp.issubdtype(dtype, jnp.complexfloating)
         if small or complex_moment or any(re.search(pattern, where) for pattern in self.exclude):
             return Float().zeros(like, dtype, square=square, where=where)

@@ -6,6 +6,7 @@ from jax.typing import DTypeLike
 
 from adamx.numerics import ulp
 from adamx.storage.dither import fraction
+from adamx.storage.split import nearest_even
 
 
 def to_bfloat16(x: jax.Array, bits: jax.Array | None, *, square: bool = False) -> jax.Array:
@@ -27,11 +28,27 @@ def to_bfloat16(x: jax.Array, bits: jax.Array | None, *, square: bool = False) -
     return jax.lax.bitcast_convert_type(rounded.astype(jnp.uint16), jnp.bfloat16)
 
 
-def up_to_bfloat16(x: jax.Array) -> jax.Array:
-    """Non-negative float32 to the next bfloat16 that is not smaller; NaN and ∞ stay."""
-    whole = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    rounded = jnp.where(jnp.isfinite(x), (whole + 0xFFFF) >> 16, (whole >> 16) | jnp.isnan(x))
-    return jax.lax.bitcast_convert_type(rounded.astype(jnp.uint16), jnp.bfloat16)
+def sum_to_bfloat16(x: jax.Array, y: jax.Array, bits: jax.Array) -> jax.Array:
+    """`x + y` to bfloat16, rounded once: what the float32 sum drops counts for the fraction as well.
+
+    Args:
+        x: float32.
+        y: float32; a constant one far below half a unit in the last place of x still moves it on average.
+        bits: 2^32 times the thresholds.
+    """
+    total = x + y
+    part = total - x
+    dropped = (x - (total - part)) + (y - part)  # Knuth's two-sum: exact
+    whole = jax.lax.bitcast_convert_type(total, jnp.uint32)
+    unit = jnp.maximum(ulp(total), float(jnp.finfo(jnp.float32).smallest_normal))
+    outward = jnp.where(total < 0, -dropped, dropped) / unit
+    fits = (whole & 0xFFFF).astype(jnp.float32) + outward  # in units in the last place of the float32 sum
+    below = fits < 0
+    up = fits + jnp.where(below, 65536.0, 0.0) > fraction(bits) * 65536
+    moved = (whole >> 16) - below.astype(jnp.uint32) + up.astype(jnp.uint32)
+    rounded = jax.lax.bitcast_convert_type(moved.astype(jnp.uint16), jnp.bfloat16)
+    plain = (total == 0) | ~jnp.isfinite(dropped)
+    return jnp.where(plain, nearest_even(total), rounded)
 
 
 def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square: bool = False) -> jax.Array:

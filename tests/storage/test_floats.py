@@ -7,24 +7,25 @@ import optax
 import pytest
 
 import adamx
-from adamx.storage import Float, moment_codec
+from adamx.storage import Float, Quantized
+from adamx.storage.dither import thresholds
 
 NARROW = ["float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
 
 
 @pytest.mark.parametrize("parameter", NARROW)
-@pytest.mark.parametrize("stored", [None, "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("stored", [None, "float32", "bfloat16"])
 def test_zeros_have_the_shape_of_the_parameter_and_the_dtype_of_the_storage(parameter, stored):
     codec = Float(stored and jnp.dtype(stored))
     for like in (jnp.ones((2, 3), parameter), np.ones((2, 3), parameter), jax.ShapeDtypeStruct((2, 3), parameter)):
-        for real in (False, True):
-            zeros = codec.zeros(like, like.dtype, real=real)
+        for square in (False, True):
+            zeros = codec.zeros(like, like.dtype, square=square)
             assert (zeros.shape, zeros.dtype, zeros.weak_type) == ((2, 3), jnp.dtype(stored or "float32"), False)
             np.testing.assert_array_equal(np.asarray(zeros, np.float32), 0)
 
 
 def test_zeros_of_a_python_float_are_not_weak():
-    zeros = Float().zeros(1.0, jnp.float32, real=False)
+    zeros = Float().zeros(1.0, jnp.float32, square=False)
     assert (zeros.shape, zeros.dtype, zeros.weak_type) == ((), jnp.float32, False)
 
 
@@ -49,8 +50,8 @@ def test_wide_numpy_parameters_without_x64_get_narrow_moments_in_silence(dtype, 
 def test_wide_and_complex_moments(parameter, stored, mu, nu, x64):
     codec = Float(stored and jnp.dtype(stored))
     like = jnp.ones(3, parameter)
-    assert codec.zeros(like, like.dtype, real=False).dtype == jnp.dtype(mu)
-    assert codec.zeros(like, like.dtype, real=True).dtype == jnp.dtype(nu)
+    assert codec.zeros(like, like.dtype, square=False).dtype == jnp.dtype(mu)
+    assert codec.zeros(like, like.dtype, square=True).dtype == jnp.dtype(nu)
 
 
 @pytest.mark.parametrize("stored", ["bfloat16", "float16"])
@@ -64,11 +65,12 @@ def test_a_complex_moment_in_half_precision_is_refused_with_the_way_out(stored):
 def test_encode_rounds_to_nearest_and_decode_is_exact(stored):
     moment = jnp.linspace(-2, 2, 101)
     codec = Float(jnp.dtype(stored))
-    held = codec.encode(moment, stored)
+    like = jnp.zeros_like(moment, stored)
+    held = codec.encode(moment, like, None, square=False)
     assert held.dtype == jnp.dtype(stored)
     back = codec.decode(held, jnp.float32)
     np.testing.assert_array_equal(back, np.asarray(moment).astype(jnp.dtype(stored)).astype(np.float32))
-    again = codec.encode(back, stored)
+    again = codec.encode(back, like, None, square=False)
     np.testing.assert_array_equal(np.asarray(again, np.float32), np.asarray(held, np.float32))
 
 
@@ -78,51 +80,60 @@ def test_numpy_arrays_decode():
     np.testing.assert_array_equal(decoded, 1)
 
 
-def test_moment_codec_passes_what_it_can_hold():
-    assert moment_codec("mu_dtype", None, "b1", 0.9) == Float(None)
-    assert moment_codec("mu_dtype", "bfloat16", "b1", 0.9) == Float(jnp.dtype("bfloat16"))
-    assert moment_codec("nu_dtype", jnp.float32, "b2", 0.999) == Float(jnp.dtype("float32"))
-
-
-@pytest.mark.parametrize("value", [int, "int8", "nonsense", 3, complex])
-def test_moment_codec_names_the_argument(value):
-    with pytest.raises(TypeError, match=r"^nu_dtype must be a (real )?floating dtype or None, got "):
-        moment_codec("nu_dtype", value, "b2", 0.999)
-
-
-# A storage dtype is either refused by name, or the constant gradient keeps a direction of 1.
-STALLS = {
+# Under a constant gradient the direction is 1, whatever stores the moments.
+STORED = {
     "nu bfloat16": {"nu_dtype": "bfloat16"},
     "nu bfloat16, numpy b2": {"nu_dtype": "bfloat16", "b2": np.float32(0.999)},
     "nu bfloat16, jax b2": {"nu_dtype": "bfloat16", "b2": jnp.float32(0.999)},
     "nu float16": {"nu_dtype": "float16"},
     "nu float8": {"nu_dtype": "float8_e5m2", "b2": 0.9},
-    "mu float8, b1 near 1": {"mu_dtype": "float8_e4m3fn", "b1": 0.99},
     "mu bfloat16, b1 near 1": {"mu_dtype": "bfloat16", "b1": 0.999},
     "mu bfloat16, jax b1 near 1": {"mu_dtype": "bfloat16", "b1": jnp.float32(0.999)},
     "mu float8": {"mu_dtype": "float8_e4m3fn"},
     "mu bfloat16": {"mu_dtype": "bfloat16"},
     "mu float16": {"mu_dtype": "float16"},
+    "both bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
 }
 
 
-@pytest.mark.parametrize("arguments", STALLS.values(), ids=STALLS.keys())
-def test_a_stored_moment_tracks_or_is_refused(arguments):
-    g, directions, text = jnp.asarray([1.0, 1e-2, 1e-3, 300.0, 1e4]), np.nan, ""
+@pytest.mark.parametrize("arguments", STORED.values(), ids=STORED.keys())
+def test_a_stored_moment_tracks_a_constant_gradient(arguments):
+    g = jnp.tile(jnp.asarray([1.0, 1e-2, 1e-3, 300.0, 1e4])[:, None], (1, 64))
     traced = {k: arguments[k] for k in ("b1", "b2") if k in arguments and isinstance(arguments[k], jax.Array)}
 
+    @jax.jit
     def run(traced):
         tx = adamx.scale_by_adam(**arguments | traced)
-        return jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=1000)[1]
+        return jax.lax.scan(lambda s, _: tx.update(g, s)[::-1], tx.init(g), length=2000)[1]
 
-    # A traced decay rate cannot be judged: rounding is then to nearest, as optax's is.
-    for program in (run,) if traced else (run, jax.jit(run)):
-        try:
-            directions = program(traced)
-        except ValueError as error:
-            text = str(error)
-        refused = text.startswith(next(a for a in arguments if a.endswith("_dtype"))) and "float32" in text
-        assert refused or np.abs(directions - 1).max() < 0.05
+    directions = np.asarray(run(traced))
+    float8 = "float8" in str(arguments)
+    np.testing.assert_allclose(directions[1000:].mean(axis=(0, 2)), 1, atol=0.1 if float8 else 0.03)
+    assert np.abs(directions).max() < (2 if float8 else 1.25)
+
+
+@pytest.mark.parametrize("stored", ["float16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1.0, 1e12, 1e37])
+def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
+    codec = Float(jnp.dtype(stored), stochastic=True)
+    v = jnp.asarray(np.random.default_rng(0).standard_normal((3, 100)) ** 2 * size, jnp.float32)
+    like = codec.zeros(v, v.dtype, square=True)
+    assert isinstance(like, Quantized)
+    assert (like.codes.dtype, like.codes.shape, like.scale.shape) == (jnp.dtype(stored), (3, 100), (3, 2))
+    held = codec.encode(v, like, thresholds(v.shape, np.uint32(1), np.uint32(1)), square=True)
+    assert jax.tree.map(jax.typeof, held) == jax.tree.map(jax.typeof, like)
+    back = np.asarray(codec.decode(held, jnp.float32))
+    eps = float(jnp.finfo(stored).eps)
+    large = np.asarray(v) > np.asarray(v).max() * 2.0**-6
+    np.testing.assert_allclose(back[large], np.asarray(v)[large], rtol=1.01 * eps)
+    assert (back > 0).all()
+    np.testing.assert_allclose(back, v, rtol=1.01 * eps, atol=float(v.max()) * 2.0**-8)
+
+
+def test_m_in_float16_has_the_layout_of_optax_and_scalars_stay_float32():
+    codec = Float(jnp.dtype("float16"))
+    assert codec.zeros(jnp.zeros(3), jnp.float32, square=False).dtype == jnp.float16
+    assert codec.zeros(jnp.zeros(()), jnp.float32, square=True).dtype == jnp.float32
 
 
 NUMBERS = {

@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adamx.storage import Float, Int8
+from adamx.storage.choice import moment_codec, moment_codecs
+
+
+@pytest.mark.parametrize(
+    ("dtype", "decay", "stochastic"),
+    [
+        (None, 0.999, False),
+        ("float32", 0.999999, False),
+        ("bfloat16", 0.9, False),
+        ("bfloat16", 0.95, True),
+        ("bfloat16", 0.999, True),
+        ("bfloat16", np.float32(0.999), True),
+        ("bfloat16", jnp.float32(0.9), False),
+        ("float16", 0.9, False),
+        ("float16", 0.999, True),
+        ("float8_e4m3fn", 0.5, True),
+        ("float8_e5m2", 0.5, True),
+    ],
+)
+def test_a_bare_dtype_is_dithered_where_nearest_would_not_track(dtype, decay, stochastic):
+    codec = moment_codec("nu_dtype", dtype, decay)
+    assert codec == Float(dtype and jnp.dtype(dtype), stochastic)
+    assert codec.dithered == stochastic
+
+
+def test_a_traced_decay_is_dithered():
+    found = []
+    jax.eval_shape(lambda b: found.append(moment_codec("nu_dtype", "bfloat16", b).dithered), jnp.float32(0.5))
+    assert found == [True]
+
+
+def test_said_explicitly():
+    assert not moment_codec("nu_dtype", Float("bfloat16", stochastic=False), 0.999).dithered
+    assert moment_codec("mu_dtype", Float("bfloat16", stochastic=True, seed=3), 0.9) == Float(
+        jnp.dtype("bfloat16"), True, 3
+    )
+    assert moment_codec("mu_dtype", Float("bfloat16"), 0.9) == Float(jnp.dtype("bfloat16"), False)
+    assert moment_codec("mu_dtype", Int8(64), 0.9) == Int8(64)
+
+
+def test_m_is_dithered_where_v_is_unless_told_otherwise():
+    def dithered(mu, nu):
+        return tuple(codec.dithered for codec in moment_codecs(mu, nu, 0.9, 0.999))
+
+    assert dithered("bfloat16", None) == (False, False)
+    assert dithered("bfloat16", "bfloat16") == (True, True)
+    assert dithered("bfloat16", Int8()) == (True, True)
+    assert dithered(Float("bfloat16", stochastic=False), "bfloat16") == (False, True)
+    assert dithered(None, "bfloat16") == (False, True)
+
+
+@pytest.mark.parametrize("value", [int, "int8", "nonsense", 3, complex, Float("int8"), Float(3)])
+def test_the_argument_is_named(value):
+    with pytest.raises(TypeError, match=r"^nu_dtype must be a (real )?floating dtype or None, got "):
+        moment_codec("nu_dtype", value, 0.999)
+
+
+@pytest.mark.parametrize("value", [Int8, Float])
+def test_a_class_is_told_to_be_called(value):
+    with pytest.raises(TypeError, match=f"mu_dtype must be a dtype or a codec, got the class .*{value.__name__}\\(\\)"):
+        moment_codec("mu_dtype", value, 0.9)

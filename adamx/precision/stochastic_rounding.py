@@ -80,7 +80,7 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
     ) -> tuple[optax.Updates, StochasticRoundingState]:
         if not isinstance(state, StochasticRoundingState):
             raise wrong_state("StochasticRoundingState", state)
-        check_params("with_stochastic_rounding", params)
+        params = check_params("with_stochastic_rounding", params)
         check_fits(updates, params)
         steps, after = inner.update(tree_to_float32(updates), state.inner, tree_to_float32(params), **extra_args)
         step = state.step + 1

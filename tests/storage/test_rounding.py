@@ -45,8 +45,8 @@ def test_to_a_neighbour_and_right_on_average(dtype, x):
 @pytest.mark.parametrize("dtype", NARROW)
 def test_subnormals_are_right_on_average(dtype):
     smallest = float(ml_dtypes.finfo(dtype).smallest_subnormal)
-    for x in (0.3 * smallest, 1.6 * smallest, -2.25 * smallest):
-        x = float(np.float32(x))
+    for units in (0.3, 1.6, -2.25):
+        x = float(np.float32(units * smallest))
         np.testing.assert_allclose(rounded(x, dtype, GRID).mean(), x, atol=1.01 * smallest / len(GRID))
 
 

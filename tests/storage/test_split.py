@@ -8,7 +8,7 @@ SPECIAL = [0x00000000, 0x80000000, 0x7F800000, 0xFF800000, 0x3F808000, 0x3F81800
 
 
 def patterns():
-    """Every upper half, each with a few lower ones, and the special numbers; without NaN and what rounds to infinity."""
+    """Every upper half, each with a few lower ones; without NaN and what rounds to infinity."""
     lower = np.asarray([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
     bits = (np.arange(2**16, dtype=np.uint32)[:, None] << 16 | lower).ravel()
     bits = np.concatenate([bits, np.asarray(SPECIAL, np.uint32)])

@@ -5,7 +5,7 @@
 Of the direction, against that of Adam in float64 at every tenth step: the slope of the regression on it ("factor", the
 effective rate), the median and the 99th percentile of the relative error where the exact direction is above a tenth of
 its root mean square, and over all steps the largest |u| over the exact largest. Bars: bfloat16 factor within 1 % and
-median within 1.5 %; Int8 within 8 % and 7 %, and no |u| above twice the exact largest. Exits with 1 where one is missed.
+median within 1.5 %; Int8 within 8 % and 7 %, and no |u| above twice the exact largest. Exits with 1 if one is missed.
 """
 
 import argparse

@@ -22,7 +22,16 @@ LAYERS = {
 BASE = ["numerics", "hyperparameters", "trees", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
-WHOLE = {"test_architecture", "test_public_api", "test_promises", "test_laws", "test_inputs", "test_parity"}
+WHOLE = {
+    "test_architecture",
+    "test_public_api",
+    "test_promises",
+    "test_laws",
+    "test_inputs",
+    "test_parity",
+    "test_sharding",
+    "test_low_precision",
+}
 
 
 def modules():

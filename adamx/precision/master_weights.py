@@ -123,11 +123,11 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
     ) -> tuple[optax.Updates, MasterWeightsState]:
         if not isinstance(state, MasterWeightsState):
             raise wrong_state("MasterWeightsState", state)
-        params = check_params("with_master_weights", params)
-        check_fits(updates, params)
-        weights = master_params(state, params)
+        given = check_params("with_master_weights", params)
+        check_fits(updates, given)
+        weights = master_params(state, given)
         steps, after = inner.update(tree_to_float32(updates), state.inner, weights, **extra_args)
-        emitted, remainder = map_leaves(_land, 2, params, state.remainder, weights, steps)
+        emitted, remainder = map_leaves(_land, 2, given, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -130,7 +130,7 @@ def shard_offsets(tree: Tree, specs: Tree) -> Tree:
         names = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
         index = 0
         for name in names:
-            index = index * jax.lax.axis_size(name) + jax.lax.axis_index(name)
+            index = index * jax.lax.psum(1, name) + jax.lax.axis_index(name)
         return index * size
 
     def leaf(x: Any, spec: Any) -> tuple[Any, ...]:

@@ -138,7 +138,7 @@ def _round(y: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> jax.Array:
     """
     root = jnp.sqrt(jnp.sqrt(y)) if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.sqrt(y)
     k = jnp.minimum(root, _top_code(dtype) - 1).astype(jnp.int32)
-    k = k - (_power(k, dtype) > y)
-    k = k + (_power(k + 1, dtype) <= y)
+    k = k - (_power(k, dtype) > y).astype(jnp.int32)
+    k = k + (_power(k + 1, dtype) <= y).astype(jnp.int32)
     low, high = _power(k, dtype), _power(k + 1, dtype)
-    return k + (y - low > threshold * (high - low))
+    return k + (y - low > threshold * (high - low)).astype(jnp.int32)

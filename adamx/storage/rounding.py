@@ -64,7 +64,7 @@ def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square:
         step = jnp.maximum(ulp(x) * (float(info.eps) / float(jnp.finfo(jnp.float32).eps)), smallest)
         units = jnp.abs(x) / step
         below = jnp.floor(units)
-        rounded = jnp.copysign((below + (units - below > fraction(bits))) * step, x)
+        rounded = jnp.copysign((below + (units - below > fraction(bits)).astype(jnp.float32)) * step, x)
     if square:
         rounded = jnp.where(x > 0, jnp.maximum(rounded, smallest), rounded)
     return rounded.astype(dtype)

@@ -1,0 +1,89 @@
+"""A program for a process of its own: low-precision states over 8 host devices, to the bit as on one."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import adamx
+
+INT8 = adamx.storage.Int8(block_size=32, min_size=0)
+TRANSFORMATIONS = {
+    "bfloat16": (adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype="bfloat16"), jnp.float32),
+    "int8": (adamx.adamw(1e-3, mu_dtype=INT8, nu_dtype=INT8, weight_decay=0.01), jnp.float32),
+    "float8": (adamx.adam(1e-3, mu_dtype="float8_e4m3fn", nu_dtype="float16"), jnp.float32),
+    "precise": (adamx.adam(1e-3, b2=0.999999, precise=True), jnp.float32),
+    "master weights": (adamx.with_master_weights(adamx.adam(1e-3)), jnp.bfloat16),
+    "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3)), jnp.bfloat16),
+}
+SPECS = {"rows": P("x", None), "both": P("x", "y"), "whole": P()}
+MESH = jax.make_mesh((4, 2), ("x", "y"))
+
+
+def tree(seed, dtype):
+    random = np.random.default_rng(seed)
+    return {name: jnp.asarray(random.standard_normal((64, 256)), dtype) for name in SPECS}
+
+
+def placed(params):
+    return {name: jax.device_put(x, NamedSharding(MESH, SPECS[name])) for name, x in params.items()}
+
+
+def stepper(tx, **extra):
+    def step(params, state, g):
+        updates, state = tx.update(g, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def train(step, params, state, steps=5, place=lambda x: x):
+    for t in range(steps):
+        params, state = step(params, state, place(tree(t, params["rows"].dtype)))
+    return params, state
+
+
+def same(name, how, got, expected):
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(got)]
+    for path, *pair in zip(paths, jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        a, b = (np.asarray(x).view(f"u{x.dtype.itemsize}") for x in pair)
+        assert (a == b).all(), f"{name}, {how}: {path} differs in {(a != b).sum()} elements"
+
+
+def in_shards(tx, dtype):
+    """The step inside `shard_map`, told where each shard begins."""
+
+    def inner(params, state, g):
+        return stepper(tx, dither_offset=adamx.storage.shard_offsets(g, SPECS))(params, state, g)
+
+    def spec_of(path, x):
+        names = [str(getattr(key, "key", "")) for key in path]
+        named = [SPECS[name] for name in names if name in SPECS]
+        return named[0] if named else P()
+
+    def specs(values):
+        return jax.tree_util.tree_map_with_path(spec_of, values)
+
+    params = tree(0, dtype)
+    arguments = (params, jax.eval_shape(tx.init, params), params)
+    mapped = jax.shard_map(inner, mesh=MESH, in_specs=specs(arguments), out_specs=specs(arguments[:2]), check_vma=False)
+    return jax.jit(mapped)
+
+
+for name, (tx, dtype) in TRANSFORMATIONS.items():
+    params = tree(100, dtype)
+    expected = train(jax.jit(stepper(tx)), params, tx.init(params))
+    sharded = placed(params)
+    state = tx.init(sharded)
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+        if x.ndim and "rows" in jax.tree_util.keystr(path):
+            assert x.sharding.spec[0] == "x", f"{name}: {jax.tree_util.keystr(path)} is placed as {x.sharding.spec}"
+    same(name, "under jit", train(jax.jit(stepper(tx)), sharded, state, place=placed), expected)
+    same(name, "in shard_map", train(in_shards(tx, dtype), sharded, tx.init(sharded), place=placed), expected)
+    print(name, "equal")

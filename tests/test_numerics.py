@@ -120,3 +120,23 @@ def test_direction_of_nothing_is_zero(eps):
 def test_direction():
     np.testing.assert_allclose(numerics.direction(jnp.float32(6), jnp.float32(9), 1.0, 0.0), 1.5)
     np.testing.assert_allclose(numerics.direction(jnp.float32(6), jnp.float32(5), 1.0, 4.0), 1.5)
+
+
+def test_ulp_is_the_distance_to_the_next_number():
+    x = np.asarray([1.0, 1.5, 1.9999999, 2.0, -3.0, 1e30, 2e-38, 0.0], np.float32)
+    expected = [float(np.spacing(np.abs(value))) if value else 0.0 for value in x]
+    np.testing.assert_array_equal(numerics.ulp(jnp.asarray(x))[:6], expected[:6])
+    assert numerics.ulp(jnp.float32(0)) == 0
+
+
+@pytest.mark.parametrize("x", [1.02, 1.3, 0.9, 7.0])
+def test_a_dithered_average_is_right_on_average(x):
+    thresholds = jnp.asarray((np.arange(4096) + 0.5) / 4096, jnp.float32)
+    moved = numerics.ema(0.999999, jnp.full(4096, 1.25), jnp.full(4096, x), precise=True, threshold=thresholds)
+    exact = 1.25 + 1e-6 * (float(np.float32(x)) - 1.25)
+    np.testing.assert_allclose(np.mean(np.asarray(moved, np.float64)) - 1.25, exact - 1.25, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("decay", "needs"), [(0.999, False), (0.9999, False), (0.99995, True), (0.999999, True)])
+def test_which_averages_need_dither(decay, needs):
+    assert numerics.needs_dither(decay) == needs

@@ -84,3 +84,14 @@ def test_the_largest_gradient_for_ever_leaves_a_finite_state(b1, precise):
         assert np.isfinite(u).all()
         assert np.isfinite(state.mu).all()
         assert np.isfinite(state.nu).all()
+
+
+def test_a_precise_average_follows_changes_below_half_a_unit_in_the_last_place():
+    """(1-β) (x - v) is 0.3 units in the last place of v: rounded to nearest, v would not move at all."""
+    tx = adamx.scale_by_moments(b2=0.999999, precise=True)
+    change = 0.3 * 2.0**-23 / 1e-6
+    g, n = jnp.full(4096, np.sqrt(1 + change), jnp.float32), 1000
+    start = adamx.MomentsState(jnp.int32(0), jnp.zeros(4096), jnp.ones(4096))
+    state = jax.lax.scan(lambda s, _: (tx.update(g, s)[1], None), start, length=n)[0]
+    exact = (float(g[0]) ** 2 - 1) * -np.expm1(n * np.log1p(-1e-6))
+    np.testing.assert_allclose(np.mean(np.asarray(state.nu, np.float64) - 1), exact, rtol=0.01)

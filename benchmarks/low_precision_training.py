@@ -1,0 +1,147 @@
+"""Does training in low precision end where float32 ends? Two tasks, five seeds, everything else equal.
+
+    python benchmarks/low_precision_training.py [--quick] [--json PATH] [--figure PATH]
+
+AdamW at 2e-3, warmed up and decayed, the same batches for all. The loss is that of the held-out data after the last
+step. A row holds if its mean is within 2 % of float32's and within the spread of float32's seeds (two standard
+deviations). The forward pass is in float32, from parameters in the dtype named; gradients have that dtype.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from harness import headline, table, write_json
+from tasks import Task, characters, digits
+from tqdm import tqdm
+
+import adamx
+
+SEEDS, STEPS, QUICK_STEPS, EVERY = 5, 1000, 60, 20
+INT8 = adamx.storage.Int8()
+
+
+class Run(NamedTuple):
+    """One way to train: a transformation, and the dtype of the parameters."""
+
+    build: Callable[[Any], optax.GradientTransformation]
+    dtype: Any = jnp.float32
+    judged: bool = True
+
+
+def adamw(**arguments: Any) -> Callable[[Any], optax.GradientTransformation]:
+    return functools.partial(adamx.adamw, weight_decay=0.01, **arguments)
+
+
+RUNS = {
+    "float32": Run(adamw()),
+    "bfloat16 moments": Run(adamw(mu_dtype="bfloat16", nu_dtype="bfloat16")),
+    "int8 moments": Run(adamw(mu_dtype=INT8, nu_dtype=INT8)),
+    "bfloat16 parameters, master weights": Run(lambda rate: adamx.with_master_weights(adamw()(rate)), jnp.bfloat16),
+    "the same, int8 moments": Run(
+        lambda rate: adamx.with_master_weights(adamw(mu_dtype=INT8, nu_dtype=INT8)(rate)), jnp.bfloat16
+    ),
+    "bfloat16 parameters, stochastic rounding": Run(
+        lambda rate: adamx.with_stochastic_rounding(adamw()(rate)), jnp.bfloat16
+    ),
+    "bfloat16 parameters, optax.adamw": Run(functools.partial(optax.adamw, weight_decay=0.01), jnp.bfloat16, False),
+}
+
+
+def curves(task: Task, run: Run, steps: int) -> np.ndarray:
+    """The held-out loss of every seed, `(points, seeds)`."""
+    tx = run.build(optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps, 2e-5))
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        return task.loss(jax.tree.map(lambda p: p.astype(jnp.float32), params), batch)
+
+    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params, task.batch(key)), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    def some(carry: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+        carry = jax.lax.scan(step, carry, keys)[0]
+        return carry, loss(carry[0], task.test)
+
+    @jax.jit
+    @jax.vmap
+    def train(seed: jax.Array) -> jax.Array:
+        start, batches = jax.random.split(jax.random.key(seed))
+        params = jax.tree.map(lambda p: p.astype(run.dtype), task.init(start))
+        keys = jax.random.split(batches, (steps // EVERY, EVERY))
+        return jax.lax.scan(some, (params, tx.init(params)), keys)[1]
+
+    return np.asarray(train(jnp.arange(SEEDS))).T
+
+
+def judged(final: np.ndarray, reference: np.ndarray) -> bool:
+    away = abs(final.mean() - reference.mean())
+    return bool(away <= 0.02 * reference.mean() and away <= 2 * reference.std(ddof=1))
+
+
+def draw(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+    """Held-out loss, mean over the seeds, relative to float32's: a panel for each task."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    figure, axes = plt.subplots(1, len(found), figsize=(11, 4), constrained_layout=True)
+    for axis, (task, runs) in zip(axes, found.items(), strict=True):
+        base = runs["float32"]
+        steps = EVERY * np.arange(1, len(base) + 1)
+        spread = 2 * base.std(axis=1, ddof=1) / base.mean(axis=1)
+        axis.fill_between(
+            steps, 100 * -spread, 100 * spread, color="0.9", label="float32, ± 2 standard deviations over seeds"
+        )
+        for name, losses in list(runs.items())[1:]:
+            axis.plot(steps, 100 * (losses.mean(axis=1) / base.mean(axis=1) - 1), label=name, linewidth=1.2)
+        axis.set(title=task, xlabel="step", ylim=(-6, 12))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("held-out loss against float32, %")
+    axes[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="60 steps of the digits, judged by nothing")
+    parser.add_argument("--json", type=Path, help="where to keep the numbers")
+    parser.add_argument("--figure", type=Path, help="where to draw the curves")
+    arguments = parser.parse_args()
+    steps = QUICK_STEPS if arguments.quick else STEPS
+    tasks = {"digits": digits()} if arguments.quick else {"digits": digits(), "characters": characters()}
+
+    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in tasks}
+    for task, run in tqdm([(task, run) for task in tasks for run in RUNS], unit="run"):
+        found[task][run] = curves(tasks[task], RUNS[run], steps)
+
+    print(headline(), "", f"{SEEDS} seeds, {steps} steps, held-out loss after the last", sep="\n")
+    missed = False
+    for task, runs in found.items():
+        reference, rows = runs["float32"][-1], []
+        for name, losses in runs.items():
+            final = losses[-1]
+            holds = judged(final, reference)
+            missed |= RUNS[name].judged and not holds
+            verdict = "holds" if holds else "MISSED" if RUNS[name].judged else "does not"
+            difference = f"{100 * (final.mean() / reference.mean() - 1):+.2f} %"
+            rows.append([name, f"{final.mean():.4f} ± {final.std(ddof=1):.4f}", difference, verdict])
+        print("", table([task, "loss", "to float32", "within 2 % and 2 s.d."], rows), sep="\n")
+    write_json(
+        arguments.json,
+        "low_precision_training",
+        {"steps": steps, "losses": {t: {n: c.tolist() for n, c in r.items()} for t, r in found.items()}},
+    )
+    if arguments.figure:
+        draw(found, arguments.figure)
+    return 0 if arguments.quick else missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

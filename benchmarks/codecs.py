@@ -123,6 +123,26 @@ def markdown(found: dict[str, dict[str, Score]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def draw(found: dict[str, dict[str, Score]], path: Path) -> None:
+    """The median error as a map, codecs against streams, with the factor on the effective rate in each field."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+    from matplotlib.colors import LogNorm  # noqa: PLC0415
+
+    streams = list(next(iter(found.values())))
+    errors = np.array([[100 * max(s.median, 1e-5) for s in row.values()] for row in found.values()])
+    figure, axis = plt.subplots(figsize=(11, 0.36 * len(found) + 1.2), constrained_layout=True)
+    image = axis.imshow(errors, norm=LogNorm(0.1, 100), cmap="RdYlGn_r", aspect="auto")
+    axis.set_xticks(range(len(streams)), streams)
+    axis.set_yticks(range(len(found)), found)
+    for y, row in enumerate(found.values()):
+        for x, s in enumerate(row.values()):
+            text = f"{100 * s.median:.2g} %   ×{s.factor:.2f}"
+            axis.text(x, y, text, ha="center", va="center", fontsize=7.5, weight="bold" if s.largest > 2 else None)
+    axis.set_title("median error of the step, × mean factor on it; bold: some step more than twice the exact largest")
+    figure.colorbar(image, label="median error, %")
+    figure.savefig(path, dpi=130)
+
+
 def held(name: str, found: Score) -> bool:
     return name not in BARS or found.holds(BARS[name])
 
@@ -131,6 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="600 steps of four streams and three codecs")
     parser.add_argument("--json", type=Path, help="where to keep the numbers")
+    parser.add_argument("--figure", type=Path, help="where to draw the first table")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
 
@@ -146,6 +167,8 @@ def main() -> int:
         print("", markdown(found), sep="\n")
     scores = {name: {k: s._asdict() for found in tables for k, s in found.get(name, {}).items()} for name in tables[0]}
     write_json(arguments.json, "codecs", {"scores": scores})
+    if arguments.figure:
+        draw(tables[0], arguments.figure)
     missed = [
         f"{name} on {k}" for found in tables for name, row in found.items() for k, s in row.items() if not held(name, s)
     ]

@@ -23,7 +23,7 @@ TRANSFORMATIONS = {
     "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3)), jnp.bfloat16),
 }
 SPECS = {"rows": P("x", None), "both": P("x", "y"), "whole": P()}
-MESH = jax.make_mesh((4, 2), ("x", "y"))
+MESH = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
 
 
 def tree(seed, dtype):

@@ -31,6 +31,7 @@ WHOLE = {
     "test_parity",
     "test_sharding",
     "test_low_precision",
+    "test_types",
 }
 
 

@@ -11,13 +11,19 @@ import adamx.testing
 
 PUBLIC = [name for name in vars(adamx) if not name.startswith("_") and not inspect.ismodule(getattr(adamx, name))]
 TESTING = ["reference_adam", "compare", "assert_equivalent"]
-DOCUMENTED = [getattr(adamx, n) for n in PUBLIC] + [getattr(adamx.testing, n) for n in TESTING]
+STORAGE = ["Codec", "Float", "Int8", "Quantized", "shard_offsets"]
+DOCUMENTED = [
+    *(getattr(adamx, n) for n in PUBLIC),
+    *(getattr(adamx.testing, n) for n in TESTING),
+    *(getattr(adamx.storage, n) for n in STORAGE),
+]
 
 
 def test_the_names_that_the_readme_promises():
     assert set(PUBLIC) >= {
         *("Moments", "MomentsState", "adam", "adamw", "add_decayed_weights", "bias_correction", "join", "nesterov"),
         *("on_first_moment", "scale_by_adam", "scale_by_lr", "scale_by_moments", "uncorrected"),
+        *("with_master_weights", "master_params", "with_stochastic_rounding", "state_bytes"),
     }
 
 

@@ -68,6 +68,13 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
 
     Raises:
         TypeError: a state with no or several `MasterWeightsState` in it.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> params = jnp.ones(2, jnp.bfloat16)
+        >>> state = adamx.with_master_weights(optax.sgd(0.1)).init(params)
+        >>> adamx.master_params(state, params)
+        Array([1., 1.], dtype=float32)
     """
 
     def ours(node: Any) -> bool:
@@ -109,8 +116,8 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         >>> for _ in range(100):
         ...     updates, state = tx.update(jnp.ones(1, jnp.bfloat16), state, params)
         ...     params = optax.apply_updates(params, updates)
-        >>> params, adamx.master_params(state, params).round(4)
-        (Array([0.988281], dtype=bfloat16), Array([0.99], dtype=float32))
+        >>> float(params[0]), round(float(adamx.master_params(state, params)[0]), 4)
+        (0.98828125, 0.99)
     """
     inner = optax.with_extra_args_support(tx)
 

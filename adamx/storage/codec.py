@@ -34,6 +34,24 @@ class Codec(Protocol):
     """Holds moments. Pure, elementwise or blockwise within the last axis, and the same under jit, scan and vmap.
 
     A codec of your own goes wherever `mu_dtype` or `nu_dtype` is taken.
+
+    Example:
+        A codec that keeps both moments of every leaf in float32, whatever the parameters are:
+
+        >>> import jax.numpy as jnp, adamx
+        >>> class Single:
+        ...     dithered, seed = False, 0
+        ...     def zeros(self, like, dtype, *, square, where=""):
+        ...         return jnp.zeros_like(like, dtype=jnp.float32)
+        ...     def decode(self, stored, dtype):
+        ...         return stored.astype(dtype)
+        ...     def encode(self, moment, like, bits, *, square):
+        ...         return moment.astype(jnp.float32)
+        ...     def largest(self, stored):
+        ...         return float(jnp.finfo(jnp.float32).max)
+        >>> codec: adamx.storage.Codec = Single()
+        >>> adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec).init(jnp.zeros(2))[0].mu
+        Array([0., 0.], dtype=float32)
     """
 
     @property

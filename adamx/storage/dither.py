@@ -124,6 +124,15 @@ def shard_offsets(tree: Tree, specs: Tree) -> Tree:
 
     Returns:
         A tree with a tuple of indices in the place of each leaf.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, adamx
+        >>> spec, mesh = jax.sharding.PartitionSpec("data"), jax.sharding.Mesh(jax.devices()[:1], ("data",))
+        >>> tx = adamx.adam(0.1, nu_dtype="bfloat16")
+        >>> def first_step(g):
+        ...     return tx.update(g, tx.init(g), dither_offset=adamx.storage.shard_offsets(g, spec))[0]
+        >>> jax.shard_map(first_step, mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones(2)).round(3)
+        Array([-0.1, -0.1], dtype=float32)
     """
 
     def start(axes: Any, size: int) -> Any:

@@ -27,6 +27,12 @@ class Float(NamedTuple):
         stochastic: round by dither; False: to nearest, which stalls where a step changes less than half a unit in the
             last place. None: the rule of `mu_dtype` and `nu_dtype`.
         seed: of the dither.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> nearest = adamx.storage.Float("bfloat16", stochastic=False)  # what optax's mu_dtype does
+        >>> adamx.adam(1e-3, mu_dtype=nearest, nu_dtype="bfloat16").init(jnp.zeros(2))[0].nu
+        Array([0, 0], dtype=bfloat16)
     """
 
     dtype: Any = None

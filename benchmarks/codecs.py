@@ -136,9 +136,9 @@ def draw(found: dict[str, dict[str, Score]], path: Path) -> None:
     axis.set_yticks(range(len(found)), found)
     for y, row in enumerate(found.values()):
         for x, s in enumerate(row.values()):
-            text = f"{100 * s.median:.2g} %   ×{s.factor:.2f}"
+            text = f"{100 * s.median:.2g} %   x{s.factor:.2f}"
             axis.text(x, y, text, ha="center", va="center", fontsize=7.5, weight="bold" if s.largest > 2 else None)
-    axis.set_title("median error of the step, × mean factor on it; bold: some step more than twice the exact largest")
+    axis.set_title("median error of the step, x mean factor on it; bold: some step more than twice the exact largest")
     figure.colorbar(image, label="median error, %")
     figure.savefig(path, dpi=130)
 

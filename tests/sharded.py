@@ -15,12 +15,10 @@ import adamx
 
 INT8 = adamx.storage.Int8(block_size=32, min_size=0)
 TRANSFORMATIONS = {
-    "bfloat16": (adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype="bfloat16"), jnp.float32),
-    "int8": (adamx.adamw(1e-3, mu_dtype=INT8, nu_dtype=INT8, weight_decay=0.01), jnp.float32),
-    "float8": (adamx.adam(1e-3, mu_dtype="float8_e4m3fn", nu_dtype="float16"), jnp.float32),
-    "precise": (adamx.adam(1e-3, b2=0.999999, precise=True), jnp.float32),
-    "master weights": (adamx.with_master_weights(adamx.adam(1e-3)), jnp.bfloat16),
-    "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3)), jnp.bfloat16),
+    "bfloat16 and int8": (adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=INT8), jnp.float32),
+    "int8 and float16": (adamx.adamw(1e-3, mu_dtype=INT8, nu_dtype="float16", weight_decay=0.01), jnp.float32),
+    "precise, master weights": (adamx.with_master_weights(adamx.adam(1e-3, b2=0.999999, precise=True)), jnp.bfloat16),
+    "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")), jnp.bfloat16),
 }
 SPECS = {"rows": P("x", None), "both": P("x", "y"), "whole": P()}
 MESH = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))

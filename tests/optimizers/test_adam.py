@@ -55,11 +55,12 @@ def test_the_oracle_matches_torch(name):
 def test_by_hand_is_the_alias(draw, stream, nesterov):
     between = [adamx.nesterov()] if nesterov else []
     by_hand = optax.chain(adamx.scale_by_moments(), *between, adamx.bias_correction(), adamx.scale_by_lr(1e-3))
-    params, gradients = draw(0), stream(20)
-    state, reference = by_hand.init(params), adamx.adam(1e-3, nesterov=nesterov).init(params)
+    params, gradients, alias = draw(0), stream(20), adamx.adam(1e-3, nesterov=nesterov)
+    state, reference = by_hand.init(params), alias.init(params)
+    ours, theirs = jax.jit(by_hand.update), jax.jit(alias.update)
     for g in gradients:
-        u, state = jax.jit(by_hand.update)(g, state)
-        w, reference = jax.jit(adamx.adam(1e-3, nesterov=nesterov).update)(g, reference)
+        u, state = ours(g, state)
+        w, reference = theirs(g, reference)
         jax.tree.map(np.testing.assert_array_equal, u, w)
 
 

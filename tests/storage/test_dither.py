@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,18 @@ STEPS = [0, 1, 2, 89, 1000, 2**31, 2**32 - 1]
 SHAPES = [(65536,), (256, 256), (16, 64, 64), (65536, 1)]
 
 
-def drawn(shape, step, salt=SALT, offset=None):
-    return np.asarray(thresholds(shape, salt, np.uint32(step), offset)) / 2**32
+@functools.partial(jax.jit, static_argnums=0)
+def bits(shape, step, salt):
+    return thresholds(shape, salt, step)
+
+
+def drawn(shape, step, salt=SALT):
+    return np.asarray(bits(shape, np.uint32(step), salt)) / 2**32
+
+
+def walked(n):
+    """The thresholds of 256 elements in n steps."""
+    return np.asarray(jax.vmap(lambda t: thresholds((256,), SALT, t))(jnp.arange(n, dtype=jnp.uint32))) / 2**32
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -45,7 +57,7 @@ def star_discrepancy(u):
 
 @pytest.mark.parametrize("n", [100, 1000])
 def test_low_discrepancy_over_steps(n):
-    u = np.stack([drawn((256,), t) for t in range(n)])
+    u = walked(n)
     independent = np.random.default_rng(0).random(u.shape)
     ours, theirs = star_discrepancy(u), star_discrepancy(independent)
     assert np.median(ours) < 2 * np.log(n) / n  # O(log n / n), where independent draws have O(1/√n)
@@ -70,7 +82,7 @@ def test_a_step_moves_by_one_of_four_noble_numbers():
 def test_the_accumulated_error_is_bounded_where_independent_bits_walk_away(share):
     """How often an element was below a fixed share, against how often it should have been."""
     n = 5000
-    u = np.stack([drawn((256,), t) for t in range(n)])
+    u = walked(n)
     error = np.cumsum(u < share, axis=0) - share * np.arange(1, n + 1)[:, None]
     assert np.abs(error).max() < 5
     assert abs(error[-1].mean()) < 0.25

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,15 @@ CODEC = Int8(block_size=8, min_size=0)
 SALT = np.uint32(12345)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def bits(shape, step=0):
-    return thresholds(shape, SALT, np.uint32(step))
+    return thresholds(shape, SALT, step)
+
+
+@functools.partial(jax.jit, static_argnames=("codec", "square"))
+def encode_and_decode(codec, x, like, random, square):
+    stored = codec.encode(x, like, random, square=square)
+    return stored, codec.decode(stored, jnp.float32)
 
 
 def held(x, square, step=0, codec=CODEC):
@@ -20,9 +29,9 @@ def held(x, square, step=0, codec=CODEC):
     x = jnp.asarray(x, jnp.float32)
     like = codec.zeros(x, x.dtype, square=square)
     assert isinstance(like, Quantized)
-    stored = codec.encode(x, like, bits(x.shape, step), square=square)
+    stored, back = encode_and_decode(codec, x, like, bits(x.shape, step), square)
     assert jax.tree.map(jax.typeof, stored) == jax.tree.map(jax.typeof, like)
-    return stored, np.asarray(codec.decode(stored, jnp.float32), np.float64)
+    return stored, np.asarray(back, np.float64)
 
 
 def moment(shape, square, seed=0):

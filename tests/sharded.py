@@ -70,8 +70,12 @@ def in_shards(tx, dtype):
 
     params = tree(0, dtype)
     arguments = (params, jax.eval_shape(tx.init, params), params)
-    mapped = jax.shard_map(inner, mesh=MESH, in_specs=specs(arguments), out_specs=specs(arguments[:2]), check_vma=False)
-    return jax.jit(mapped)
+    shards = {"mesh": MESH, "in_specs": specs(arguments), "out_specs": specs(arguments[:2])}
+    if hasattr(jax, "shard_map"):
+        return jax.jit(jax.shard_map(inner, check_vma=False, **shards))
+    from jax.experimental.shard_map import shard_map  # noqa: PLC0415 (jax 0.6.0)
+
+    return jax.jit(shard_map(inner, check_rep=False, **shards))
 
 
 for name, (tx, dtype) in TRANSFORMATIONS.items():

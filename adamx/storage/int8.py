@@ -106,7 +106,8 @@ class Int8(NamedTuple):
         top = jnp.max(size, axis=-1, keepdims=True)
         at_top = size >= top * TIE
         rest = jnp.max(jnp.where(at_top, 0, size), axis=-1, keepdims=True)
-        scale = jnp.maximum(rest / float(_integer_power(highest, dtype)), float(jnp.finfo(jnp.float32).tiny))
+        unit = 1 / _integer_power(highest, dtype)  # multiplied: compilers differ in how they divide by a constant
+        scale = jnp.maximum(rest * unit, float(jnp.finfo(jnp.float32).tiny))
         k = jnp.minimum(_round(size / scale, fraction(random), dtype), highest)
         k = jnp.where(at_top, highest + 1, jnp.maximum(k, LOWEST[dtype.name]))
         codes = jnp.where(x < 0, -k, jnp.where(x == 0, 0, k)).astype(dtype)

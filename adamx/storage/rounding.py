@@ -54,17 +54,16 @@ def sum_to_bfloat16(x: jax.Array, y: jax.Array, bits: jax.Array) -> jax.Array:
 def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square: bool = False) -> jax.Array:
     """float32 within the range of a narrower dtype (float16, float8) to that dtype; arguments as `to_bfloat16`'s.
 
-    The step between neighbours is a power of two, so that quotient, fraction and product are exact.
+    The step between neighbours is a power of two, so that quotient, fraction and product are exact, and the last
+    conversion as well: that of XLA rounds float8 twice in some versions, by way of float16.
     """
     info = jnp.finfo(dtype)
     smallest = float(info.smallest_subnormal)
-    if bits is None:
-        rounded = x
-    else:
-        step = jnp.maximum(ulp(x) * (float(info.eps) / float(jnp.finfo(jnp.float32).eps)), smallest)
-        units = jnp.abs(x) / step
-        below = jnp.floor(units)
-        rounded = jnp.copysign((below + (units - below > fraction(bits)).astype(jnp.float32)) * step, x)
+    step = jnp.maximum(ulp(x) * (float(info.eps) / float(jnp.finfo(jnp.float32).eps)), smallest)
+    units = jnp.abs(x) / step
+    below = jnp.floor(units)
+    whole = jnp.round(units) if bits is None else below + (units - below > fraction(bits)).astype(jnp.float32)
+    rounded = jnp.copysign(whole * step, x)
     if square:
         rounded = jnp.where(x > 0, jnp.maximum(rounded, smallest), rounded)
     return rounded.astype(dtype)

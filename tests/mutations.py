@@ -87,14 +87,17 @@ MUTATIONS = [
     Mutation(
         "the dropped bits are forgotten",
         "precision/master_weights.py",
-        "jnp.where(exact, lower, jnp.uint16(0))",
+        "jnp.where(lands, lower, jnp.uint16(0))",
         "0 * lower",
     ),
     Mutation(
         "the state does not see what landed",
         "precision/master_weights.py",
-        "jnp.where(exact, lower, jnp.uint16(0))",
+        "jnp.where(lands, lower, jnp.uint16(0))",
         "lower",
+    ),
+    Mutation(
+        "a finite weight behind an infinite parameter", "precision/master_weights.py", " & jnp.isfinite(emitted)", ""
     ),
     Mutation(
         "parameters round to nearest",

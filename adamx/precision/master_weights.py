@@ -52,8 +52,8 @@ def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any,
         return target.astype(jnp.float32) - p.astype(jnp.float32), moved
     target, lower = split(moved)
     emitted = jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - widen(p))
-    exact = bits_of(nearest_even(widen(p) + emitted)) == bits_of(target)
-    return emitted, jnp.where(exact, lower, jnp.uint16(0))
+    lands = (bits_of(nearest_even(widen(p) + emitted)) == bits_of(target)) & jnp.isfinite(emitted)
+    return emitted, jnp.where(lands, lower, jnp.uint16(0))
 
 
 def master_params(state: Any, params: optax.Params) -> optax.Params:

@@ -141,6 +141,21 @@ def test_the_state_follows_what_really_landed(p, u, lands):
     np.testing.assert_array_equal(np.asarray(optax.apply_updates(params, again), np.float32), seen)
 
 
+@pytest.mark.parametrize("edge", [float(jnp.finfo(jnp.float32).tiny), 1.6e38])
+def test_what_lands_beside_its_target_has_no_remainder(edge):
+    tx, random = adamx.with_master_weights(optax.identity()), np.random.default_rng(0)
+    params = jnp.asarray(edge * random.uniform(1.0, 1.2, 4096), jnp.bfloat16)
+    state = tx.init(params)._replace(remainder=jnp.asarray(random.integers(0, 2**16, 4096), jnp.uint16))
+    u = jnp.asarray(edge * random.uniform(1.0, 1.2, 4096), jnp.float32)
+    moved = np.asarray(adamx.master_params(state, params) + u)
+    updates, state = jax.jit(tx.update)(u, state, params)
+    params = jax.jit(optax.apply_updates)(params, updates)
+    seen, hidden = np.asarray(params, np.float32), np.asarray(adamx.master_params(state, params))
+    landed = (seen == moved.astype(params.dtype).astype(np.float32)) & np.isfinite(seen)
+    assert 0 < landed.sum() < landed.size
+    np.testing.assert_array_equal(hidden, np.where(landed, moved, seen))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float8_e4m3fn"])
 def test_other_half_precision_has_a_whole_weight(dtype):
     tx = adamx.with_master_weights(optax.sgd(1e-3))

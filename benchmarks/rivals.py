@@ -1,13 +1,17 @@
 """Other ways to hold a moment in 8 bits, as codecs: a table of magnitudes between 0 and the block's largest."""
 
+import dataclasses
 import functools
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import adamx
+from adamx.storage import dither
 
 
 class Table(NamedTuple):
@@ -74,8 +78,9 @@ class Table(NamedTuple):
         return float(jnp.finfo(jnp.float32).max)
 
 
-class Independent(NamedTuple):
-    """Another codec, its thresholds hashed once more, so that those of an element are independent from step to step."""
+@dataclasses.dataclass(frozen=True)
+class OneStride:
+    """Another codec, for thresholds that all walk with the golden ratio."""
 
     codec: Any
     dithered: bool = True
@@ -88,10 +93,21 @@ class Independent(NamedTuple):
         return self.codec.decode(*args)
 
     def encode(self, moment: jax.Array, like: Any, bits: jax.Array, *, square: bool) -> Any:
-        return self.codec.encode(moment, like, _scramble(bits), square=square)
+        return self.codec.encode(moment, like, bits, square=square)
 
     def largest(self, stored: Any) -> float:
         return self.codec.largest(stored)
+
+    def strides(self) -> AbstractContextManager[Any]:
+        """While this lasts, traced thresholds have one stride."""
+        return mock.patch.object(dither, "STRIDES", dither.STRIDES[:1] * len(dither.STRIDES))
+
+
+class Independent(OneStride):
+    """Another codec, its thresholds hashed once more, so that those of an element are independent from step to step."""
+
+    def encode(self, moment: jax.Array, like: Any, bits: jax.Array, *, square: bool) -> Any:
+        return self.codec.encode(moment, like, _scramble(bits), square=square)
 
 
 def _scramble(bits: jax.Array) -> jax.Array:

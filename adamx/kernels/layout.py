@@ -1,0 +1,96 @@
+"""Which leaves the native kernel takes, and in which form."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adamx.storage import Float, Int8
+from adamx.storage.codec import Codec, Quantized, Stored
+
+MAX_RANK = 8
+LONGEST_BLOCK = 1024
+ALIASED_PER_CALL = 96
+"""Arrays that one call updates in place; the time to compile a call grows with their square."""
+
+FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
+FLOAT32, NEAREST, DITHERED, INT8 = range(4)
+"""How a moment is stored, as the kernel numbers it."""
+
+PLAIN, MASTER, STOCHASTIC = range(3)
+"""What a half-precision parameter has behind it, likewise."""
+
+
+class Leaf(NamedTuple):
+    """What belongs to one leaf of the parameters; the arrays that change come as the kernel updates them."""
+
+    gradient: Any
+    param: Any
+    remainder: Any
+    mu: Stored
+    nu: Stored
+
+
+class Form(NamedTuple):
+    """What the leaves of one call have in common.
+
+    Attributes:
+        dtypes: of gradient and parameter, by name.
+        weights: PLAIN, MASTER or STOCHASTIC.
+        mu: how m is stored, and its block.
+        nu: likewise v.
+    """
+
+    dtypes: tuple[str, str]
+    weights: int
+    mu: tuple[int, int]
+    nu: tuple[int, int]
+
+    @property
+    def aliased(self) -> int:
+        """How many arrays of a leaf are updated in place."""
+        return 1 + (self.weights == MASTER) + sum(3 if storage == INT8 else 1 for storage, _ in (self.mu, self.nu))
+
+
+def form_of(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int) -> Form | None:
+    """The form of a leaf, or None where XLA must take it."""
+    g, p = (jnp.result_type(x) for x in (leaf.gradient, leaf.param))
+    if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
+        return None
+    weights = PLAIN if p == jnp.float32 else weights
+    if weights == STOCHASTIC and p != jnp.bfloat16:
+        return None
+    mu, nu = (_storage(stored, codec) for stored, codec in zip((leaf.mu, leaf.nu), codecs, strict=True))
+    if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):
+        return None
+    return Form((g.name, p.name), weights, mu, nu)
+
+
+def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
+    if isinstance(stored, Quantized):
+        return (INT8, codec.block_size) if type(codec) is Int8 and codec.block_size <= LONGEST_BLOCK else None
+    if type(codec) not in (Float, Int8):
+        return None
+    dtype = jnp.result_type(stored)
+    if dtype == jnp.bfloat16:
+        return (DITHERED if codec.dithered else NEAREST), 1
+    return (FLOAT32, 1) if dtype == jnp.float32 else None
+
+
+def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
+    """The leaves of each call, by number: of one form, and as many as compile quickly together."""
+    by_form: dict[Form, list[int]] = {}
+    for number, form in enumerate(forms):
+        if form is not None:
+            by_form.setdefault(form, []).append(number)
+    return [
+        (form, numbers[start : start + size])
+        for form, numbers in by_form.items()
+        for size in [max(1, ALIASED_PER_CALL // form.aliased)]
+        for start in range(0, len(numbers), size)
+    ]
+
+
+def arrays_of(leaf: Leaf) -> list[jax.Array]:
+    """The arrays of a leaf that the kernel updates, in its order."""
+    return [x for x in jax.tree.leaves((leaf.param, leaf.remainder, leaf.mu, leaf.nu))]

@@ -87,9 +87,7 @@ def _decaying(recipe: Recipe, params: Tree, treedef: jax.tree_util.PyTreeDef) ->
 
 
 def _holes_like(treedef: jax.tree_util.PyTreeDef, tree: Tree, forms: list[Any]) -> Tree:
-    return treedef.unflatten(
-        [None if form else x for x, form in zip(treedef.flatten_up_to(tree), forms, strict=True)]
-    )
+    return treedef.unflatten([None if form else x for x, form in zip(treedef.flatten_up_to(tree), forms, strict=True)])
 
 
 def _numbers(recipe: Recipe, b1: Any, b2: Any, before: Parts, after: Parts) -> jax.Array:
@@ -111,5 +109,7 @@ def _salts(places: list[Walk], decays: list[bool]) -> jax.Array:
     """Four numbers a leaf: where the dither of m, v and the parameter begins, and whether it decays."""
     if all(walk.offset is None for walk in places):
         return jnp.asarray(np.array([[*walk.salts, d] for walk, d in zip(places, decays, strict=True)], np.uint32))
-    rows = [[*(place(s, walk.offset) for s in walk.salts), jnp.uint32(d)] for walk, d in zip(places, decays, strict=True)]
+    rows = [
+        [*(place(s, walk.offset) for s in walk.salts), jnp.uint32(d)] for walk, d in zip(places, decays, strict=True)
+    ]
     return jnp.stack([jnp.stack(row) for row in rows])

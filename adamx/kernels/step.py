@@ -18,7 +18,11 @@ from adamx.trees import check_fits
 
 
 def step(
-    tx: optax.GradientTransformation, gradients: optax.Updates, state: optax.OptState, params: optax.Params, **extra: Any
+    tx: optax.GradientTransformation,
+    gradients: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    **extra: Any,
 ) -> tuple[optax.Params, optax.OptState]:
     """Takes an optimizer step: `update` and `optax.apply_updates`, for any transformation.
 

@@ -1,6 +1,5 @@
 """Half-precision parameters, rounded so that what a step adds is right on average."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,6 @@ import optax
 from adamx import hyperparameters
 from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, to_float32, tree_to_float32
-from adamx.precision.wrapping import Wrapping
 from adamx.storage.dither import Walk, walks
 from adamx.storage.rounding import sum_to_bfloat16, to_narrow
 from adamx.storage.split import bits_of, widen
@@ -42,7 +40,7 @@ def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
     return (to_narrow(start + u, p.dtype, bits).astype(jnp.float32) - start,)
 
 
-def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> Wrapping:
+def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Trains half-precision parameters without further bits: what a step adds is right on average.
 
     A parameter moves to one of the two neighbours of where the float32 update would take it: to the upper one where the
@@ -89,4 +87,4 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
         places = walks(params, step, (seed,), extra_args.get("dither_offset"), first=2)
         return map_leaves(_round, 1, params, steps, places)[0], StochasticRoundingState(after, step)
 
-    return Wrapping(init, update, functools.partial(with_stochastic_rounding, seed=seed), tx, seed)
+    return optax.GradientTransformationExtraArgs(init, update)

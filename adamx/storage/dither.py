@@ -45,20 +45,6 @@ def leaf_salt(path: str, moment: int, seed: int = 0) -> np.uint32:
     return np.uint32(_mix(zlib.crc32(path.encode()) ^ _mix(seed * 8 + moment + 1)))
 
 
-def _along(axis_from_last: int) -> np.uint32:
-    """What an index adds to the place of its element; the last axis is 1."""
-    return np.uint32(_mix(axis_from_last) | 1)
-
-
-def place(salt: Any, offset: Sequence[Any] | None = None) -> jax.Array:
-    """The place of an array's first element, before it is hashed: the salt, moved by where its shard begins."""
-    x = jnp.asarray(salt, jnp.uint32)
-    offset = offset or ()
-    for axis, start in enumerate(offset):
-        x = x + jnp.asarray(start).astype(jnp.uint32) * _along(len(offset) - axis)
-    return x
-
-
 def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any] | None = None) -> jax.Array:
     """The thresholds of an array in one step.
 
@@ -71,9 +57,12 @@ def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any]
     Returns:
         Uint32 of the shape: 2^32 times the threshold.
     """
-    x = place(salt, offset)
+    x = jnp.asarray(salt, jnp.uint32)
     for axis in range(len(shape)):
-        x = x + jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis) * _along(len(shape) - axis)
+        index = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
+        if offset is not None:
+            index = index + jnp.asarray(offset[axis]).astype(jnp.uint32)
+        x = x + index * np.uint32(_mix(len(shape) - axis) | 1)
     x = (x ^ (x >> 16)) * np.uint32(_FIRST)
     x = x ^ (x >> 15)
     first, second = ((x >> (31 - i)) & 1 for i in (0, 1))

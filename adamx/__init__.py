@@ -12,6 +12,9 @@ from adamx.core.state import DitheredMomentsState as DitheredMomentsState
 from adamx.core.state import MomentsState as MomentsState
 from adamx.footprint import StateBytes as StateBytes
 from adamx.footprint import state_bytes as state_bytes
+from adamx.kernels.fused import fused_adam as fused_adam
+from adamx.kernels.fused import fused_adamw as fused_adamw
+from adamx.kernels.step import step as step
 from adamx.optimizers.adam import adam as adam
 from adamx.optimizers.adam import scale_by_adam as scale_by_adam
 from adamx.optimizers.adamw import adamw as adamw

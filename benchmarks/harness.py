@@ -1,8 +1,9 @@
-"""How everything here is timed: contenders side by side in one process, compared round by round.
+"""How everything here is timed: contenders side by side, compared round by round.
 
-A contender is a call without arguments that runs one step and blocks until its results are there. In every round each
+A contender takes a number of steps in a row and returns the seconds that one of them took. In every round each
 contender is sampled once, in an order shuffled anew, and its time is divided by the baseline's of the same round: what
-disturbs a whole round cancels. Ratios are medians of those quotients, never quotients of medians.
+disturbs a whole round cancels. Ratios are medians of those quotients, never quotients of medians. A contender may live
+in another process, see `remote.py`: it is idle between its samples.
 
 Where a program lies in memory is worth up to a tenth of its time when it has many small operations, and the first one
 built in a process lies best. So contenders are built anew several times, in another order each time.
@@ -23,7 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Contender = Callable[[], Any]
+Contender = Callable[[int], float]
+"""From a number of calls in a row to the mean seconds of one."""
+Builder = Callable[[], Contender]
 
 SAMPLE_S = 2e-3
 """The shortest time that one sample lasts: a fast contender is called several times for it."""
@@ -65,16 +68,20 @@ def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int, seed: int
     return returned
 
 
-def seconds_per_call(contender: Contender, calls: int) -> float:
-    """The mean over some calls in a row."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        contender()
-    return (time.perf_counter() - start) / calls
+def per_call(call: Callable[[], Any]) -> Contender:
+    """The contender that times a call which blocks until its results are there."""
+
+    def contender(calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - start) / calls
+
+    return contender
 
 
 def measure(
-    builders: Mapping[str, Callable[[], Contender]], *, budget_s: float, builds: int = 3, seed: int = 0
+    builders: Mapping[str, Builder], *, budget_s: float, builds: int = 3, seed: int = 0, sample_s: float = SAMPLE_S
 ) -> dict[str, list[float]]:
     """Seconds a call, one number for each contender and round.
 
@@ -83,19 +90,20 @@ def measure(
         budget_s: about how long the rounds may take in all; building and warming up come on top.
         builds: how often each contender is built; each is the first one equally often if there are as many of them.
         seed: of the order within a round.
+        sample_s: the shortest time that one sample lasts.
     """
     names = list(builders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    builders[names[0]]()()  # takes the best place in memory from all of them
+    builders[names[0]]()(1)  # takes the best place in memory from all of them
     for build in range(builds):
         first = build % len(names)
         contenders = {name: builders[name]() for name in names[first:] + names[:first]}
         for contender in contenders.values():
-            seconds_per_call(contender, 5)  # compiles, and fills caches
-        round_s = sum(seconds_per_call(contender, 5) for contender in contenders.values())
-        calls = max(1, round(SAMPLE_S * len(names) / round_s))
-        samplers = {name: functools.partial(seconds_per_call, call, calls) for name, call in contenders.items()}
-        rounds = min(500, max(5, int(budget_s / builds / (calls * round_s))))
+            contender(5)  # compiles, and fills caches
+        each = {name: min(contender(1) for _ in range(5)) for name, contender in contenders.items()}
+        calls = {name: max(1, round(sample_s / taken)) for name, taken in each.items()}
+        samplers = {name: functools.partial(contender, calls[name]) for name, contender in contenders.items()}
+        rounds = min(500, max(5, int(budget_s / builds / sum(calls[name] * each[name] for name in names))))
         for name, values in interleave(samplers, rounds, seed + build).items():
             seconds[name] += values
         del contenders, contender, samplers  # so that only one set of programs is in memory

@@ -8,7 +8,6 @@ most 2.13 bytes, and 2 + 2 + state for float32-exact training of bfloat16 parame
 """
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from contenders import BYTE, HALF
 from harness import headline, table, write_json
+from workloads import Optimizer, step_of
 
 import adamx
 
 SIZE, QUICK_SIZE = (4096, 4096), (512, 1024)
-INT8 = adamx.storage.Int8()
-HALF = {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}
-BYTE = {"mu_dtype": INT8, "nu_dtype": INT8}
 FLOAT8 = {"mu_dtype": "float8_e4m3fn", "nu_dtype": "float8_e5m2"}
 
 
@@ -71,12 +69,7 @@ def measured(case: Case, shape: tuple[int, ...]) -> Bytes:
     params = {"w": jnp.zeros(shape, case.dtype)}
     gradients, state = jax.tree.map(jnp.ones_like, params), tx.init(params)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    compiled = step.lower(params, state, gradients).compile()
+    compiled = step_of(Optimizer(tx)).lower(params, state, gradients).compile()
     memory, n = compiled.memory_analysis(), params["w"].size
     params, state = compiled(params, state, gradients)
     live = [sum(x.nbytes for x in jax.tree.leaves(tree)) / n for tree in (params, gradients, state)]

@@ -1,118 +1,154 @@
-"""Time of one optimizer step, adamx against optax: update and apply_updates, jitted, in place.
+"""Time of one optimizer step: update and apply_updates, jitted, in place; adamx composed and fused, beside optax.
 
-    python benchmarks/step_time.py [--quick] [--json PATH]
+    python benchmarks/step_time.py [--quick] [--json PATH] [--figure PATH] [--threads N] [--only REGEX]
+                                   [--peer-python PATH]
 
-A second optax beside the first shows how far apart two equal programs come out: the noise floor of each row. The bar is
-a ratio of at most 1.03 wherever there are more than 1e5 elements. A row that misses it is marked; the exit code is 0.
+A second optax beside the first shows how far apart two equal programs come out: the noise floor of each row. torch and
+DeepSpeed work in processes of their own, in the same rounds. Bars stand in `bars.py`; a row that misses one is marked,
+the exit code is 0.
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import optax
-from harness import headline, measure, ratios, spread, table, verdict, write_json
-from workloads import Tree, builders, count, one_leaf, shapes_of, small_leaves, step_of
+import bars
+import contenders
+import figures
+import pinning
+import remote
+from contenders import FLOOR, OURS, PEERS, THEIRS
+from harness import headline, measure, ratios, spread, table, write_json
+from workloads import (
+    Optimizer,
+    Tree,
+    builders,
+    bytes_of,
+    count,
+    gpt2_small,
+    one_leaf,
+    resnet50,
+    shapes_of,
+    small_leaves,
+    step_of,
+)
 
 import adamx
 
-BAR = 1.03
-BAR_FROM = 100_000
-OURS, THEIRS, FLOOR = "adamx", "optax", "optax again"
-LIBRARIES = {THEIRS: optax, FLOOR: optax, OURS: adamx}
+QUICK, SIZES = (1_000, 100_000, 1_000_000), (1_000, 10_000, 100_000, 1_000_000, 16_000_000, 100_000_000)
 LARGEST = 16_000_000
+"""Elements of the leaf whose bytes are counted."""
+
+KINDS = ("argument", "output", "alias", "temp")
+PEAK_BAR = 1.01
+"""Of the bytes of parameters, gradients and state: all that a step may need."""
 
 
 class Case(NamedTuple):
-    """One row: an optimizer under its name in both libraries, on a tree."""
+    """One row: optimizers on a tree, and whether those of other libraries do the same."""
 
     name: str
     params: Tree
-    build: Callable[[Any], optax.GradientTransformation]
+    optimizers: dict[str, Optimizer]
+    peers: bool
 
 
-def adam(library: Any) -> optax.GradientTransformation:
-    return library.adam(1e-3)
+def cases(quick: bool, only: str) -> list[Case]:
+    trees = {f"{size:.1e} in 1 leaf": one_leaf(size) for size in (QUICK if quick else SIZES)}
+    trees |= {f"{n} leaves of 64x64": small_leaves(n) for n in ((50,) if quick else (50, 200, 800, 1600))}
+    trees |= {} if quick else {"ResNet-50": resnet50(), "GPT-2 small": gpt2_small()}
+    scheduled = ["1.0e+06 in 1 leaf"] if quick else ["1.0e+06 in 1 leaf", "1.6e+07 in 1 leaf", "200 leaves of 64x64"]
+    adam, adamw = contenders.adam(), contenders.adamw()
+    every = [Case(f"adam, {name}", tree, adam, True) for name, tree in trees.items()]
+    every += [Case(f"adamw + schedule, {name}", trees[name], adamw, False) for name in scheduled]
+    return [case for case in every if re.search(only, case.name)]
 
 
-def adamw(library: Any) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, warmup_steps=100, decay_steps=10_000)
-    return library.adamw(schedule, weight_decay=0.01)
-
-
-def cases(quick: bool) -> list[Case]:
-    sizes = [1_000, 100_000, 1_000_000] if quick else [1_000, 10_000, 100_000, 300_000, 1_000_000, 3_000_000, LARGEST]
-    leaves = [50] if quick else [50, 200, 800, 1600]
-    trees = {f"{size:.1e} in 1 leaf": one_leaf(size) for size in sizes}
-    trees |= {f"{n} leaves of 64x64": small_leaves(n) for n in leaves}
-    scheduled = {f"{sizes[-1]:.1e} in 1 leaf": one_leaf(sizes[-1])}
-    if not quick:
-        scheduled = {"1.0e+06 in 1 leaf": one_leaf(1_000_000)} | scheduled | {"200 leaves of 64x64": small_leaves(200)}
-    return [Case(f"adam, {name}", tree, adam) for name, tree in trees.items()] + [
-        Case(f"adamw + schedule, {name}", tree, adamw) for name, tree in scheduled.items()
-    ]
-
-
-def timed(case: Case, budget_s: float) -> dict[str, Any]:
+def timed(case: Case, peers: remote.Remotes, *, quick: bool) -> dict[str, Any]:
     """One row, as it goes into the JSON file."""
     print(case.name, file=sys.stderr)
-    transformations = {name: case.build(library) for name, library in LIBRARIES.items()}
-    seconds = measure(builders(transformations, case.params), budget_s=budget_s)
-    by_round = ratios(seconds, THEIRS)
-    leaves, elements = count(case.params)
+    theirs = peers.builders(case.params) if case.peers else {}
+    effort = {"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 12.0}
+    seconds = measure(builders(case.optimizers, case.params) | theirs, **effort)
+    peers.release()
+    ratio, (leaves, elements) = ratios(seconds, THEIRS), count(case.params)
     return {
         "case": case.name,
         "leaves": leaves,
         "elements": elements,
         "rounds": len(seconds[OURS]),
         "milliseconds": {name: spread([1e3 * s for s in values]) for name, values in seconds.items()},
-        "ratio": {name: by_round[name] for name in (OURS, FLOOR)},
-        "bar": verdict(by_round[OURS], BAR) if elements > BAR_FROM else "none",
+        "ratio": ratio,
+        "missing": peers.missing if case.peers else dict.fromkeys(PEERS, "-"),
+        "every_row": bars.every_row(ratio, elements),
+        "bars": bars.of_case(case.name, seconds),
     }
 
 
-def memory(elements: int) -> dict[str, dict[str, float]]:
-    """Bytes a parameter of the compiled step: p, m, v and g go in, 16; p, m and v come out in their place, 12."""
+def memory(elements: int) -> dict[str, dict[str, Any]]:
+    """Bytes a parameter of the compiled step, and whether it needs more than what stays: float32 has 16."""
     found = {}
-    for name, library in {THEIRS: optax, OURS: adamx}.items():
-        tx = adam(library)
-        stats = step_of(tx).lower(*shapes_of(tx, one_leaf(elements))).compile().memory_analysis()
-        kinds = ("argument", "output", "alias", "temp")
-        found[name] = {kind: getattr(stats, f"{kind}_size_in_bytes") / elements for kind in kinds}
+    for name, optimizer in contenders.adam().items():
+        if name == FLOOR:
+            continue
+        shapes = shapes_of(optimizer, one_leaf(elements))
+        stats = step_of(optimizer).lower(*shapes).compile().memory_analysis()
+        bytes_of_kind = {kind: getattr(stats, f"{kind}_size_in_bytes") / elements for kind in KINDS}
+        peak = sum(bytes_of_kind.values()) - 2 * bytes_of_kind["alias"]
+        stays = bytes_of(shapes) / elements
+        verdict = "holds" if peak <= PEAK_BAR * stays else "OVER"
+        found[name] = {**bytes_of_kind, "peak": peak, "stays": stays, "verdict": verdict}
     return found
 
 
-def main() -> None:
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row as the table prints it: medians."""
+    names = [name for name in (*contenders.adam(), *PEERS) if name != THEIRS]
+    ratio = {name: f"{of.median:.3f}" for name, of in row["ratio"].items()} | row["missing"]
+    return [row["case"], f"{row['milliseconds'][THEIRS].median:.4g}", *map(ratio.get, names), row["every_row"]]
+
+
+def report(rows: list[dict[str, Any]], bytes_a_parameter: dict[str, dict[str, Any]]) -> None:
+    """Prints the tables: ratios by row, bars of single rows, bytes."""
+    names = [name for name in (*contenders.adam(), *PEERS) if name != THEIRS]
+    print(table(["time over optax's", "ms optax", *names, f"<= {bars.EVERY_ROW}"], [cells(row) for row in rows]))
+    held = [bars.cells(bar) for row in rows for bar in row["bars"]]
+    print()
+    print(table(bars.HEADER, held) if held else "no row with a bar of its own was timed")
+    print()
+    header = [f"bytes a parameter, {LARGEST:.1e} in 1 leaf", *KINDS, "peak", "stays", f"peak <= {PEAK_BAR} x stays"]
+    found = bytes_a_parameter.items()
+    numbers = [[name, *(f"{of[kind]:.6f}" for kind in (*KINDS, "peak", "stays")), of["verdict"]] for name, of in found]
+    print(table(header, numbers))
+
+
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few small cases, under 30 seconds")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
-    arguments = parser.parse_args()
-
-    rows = [timed(case, budget_s=0.5 if arguments.quick else 12.0) for case in cases(arguments.quick)]
-    memory_of = memory(LARGEST)
-    print(headline())
-    print()
-    print(table(["step", "ms optax", "ms adamx", "adamx / optax", "optax again / optax", f"<= {BAR}"], cells(rows)))
-    print()
-    kinds = list(memory_of[OURS])
-    by_library = [[name, *(f"{of[kind]:.6f}" for kind in kinds)] for name, of in memory_of.items()]
-    print(table([f"bytes a parameter, {LARGEST:.1e} in 1 leaf", *kinds], by_library))
-    write_json(arguments.json, "step_time", {"bar": BAR, "rows": rows, "bytes_a_parameter": memory_of})
+    parser.add_argument("--figure", type=Path, metavar="PATH", help="also draw the rows of one leaf")
+    parser.add_argument("--only", default="", metavar="REGEX", help="the rows whose name has a match")
+    pinning.add_option(parser)
+    remote.add_option(parser)
+    return parser.parse_args()
 
 
-def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows as the table prints them."""
-    return [
-        [
-            row["case"],
-            *(f"{row['milliseconds'][name].median:.4g}" for name in (THEIRS, OURS)),
-            *(str(row["ratio"][name]) for name in (OURS, FLOOR)),
-            row["bar"],
-        ]
-        for row in rows
-    ]
+def main() -> None:
+    arguments = options()
+    pinning.restart_on(arguments.threads)
+    chosen = cases(arguments.quick, arguments.only)
+    with remote.started(arguments.peer_python, PEERS) as peers:
+        rows = [timed(case, peers, quick=arguments.quick) for case in chosen]
+        versions = peers.headline()
+    bytes_a_parameter = memory(LARGEST)
+    print(headline(), f"fused step, {adamx.kernels.backend()}", versions, "", sep="\n")
+    report(rows, bytes_a_parameter)
+    write_json(arguments.json, "step_time", {"peers": versions, "rows": rows, "bytes_a_parameter": bytes_a_parameter})
+    if arguments.figure is not None:
+        single = [row for row in rows if row["case"].startswith("adam,") and row["leaves"] == 1]
+        figures.over_optax(single, THEIRS, FLOOR, arguments.figure)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,52 @@
 """What is timed: the optimizer's part of a training step, and the trees of parameters it runs on."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from harness import Builder, Contender
 
 Tree = Any
 Step = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
-Builder = Callable[[], Callable[[], None]]
 
 
-def step_of(tx: optax.GradientTransformation) -> Step:
+def update_and_apply(tx: optax.GradientTransformation, gradients: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
+    """A step as optax takes it, with the signature of `adamx.step`."""
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+class Optimizer(NamedTuple):
+    """A transformation and how its step is taken."""
+
+    tx: optax.GradientTransformation
+    take: Callable[[optax.GradientTransformation, Tree, Tree, Tree], tuple[Tree, Tree]] = update_and_apply
+
+
+def step_of(optimizer: Optimizer) -> Step:
     """A fresh jitted `step(params, state, gradients) -> (params, state)` that works in place.
 
     The donated arguments come in the order of the results: in another order XLA copies them.
     """
 
     def step(params: Tree, state: Tree, gradients: Tree) -> tuple[Tree, Tree]:
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
+        return optimizer.take(optimizer.tx, gradients, state, params)
 
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def shapes_of(tx: optax.GradientTransformation, params: Tree) -> tuple[Tree, Tree, Tree]:
+def shapes_of(optimizer: Optimizer, params: Tree) -> tuple[Tree, Tree, Tree]:
     """The arguments of a step as shapes and dtypes alone."""
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-    return shapes, jax.eval_shape(tx.init, shapes), shapes
+    return shapes, jax.eval_shape(optimizer.tx.init, shapes), shapes
 
 
 def one_leaf(elements: int) -> Tree:
-    return jax.ShapeDtypeStruct((elements,), jnp.float32)
+    return {"w": jax.ShapeDtypeStruct((elements,), jnp.float32)}
 
 
 def small_leaves(leaves: int) -> Tree:
@@ -63,6 +76,27 @@ def gpt2_small() -> Tree:
     return {**embeddings, "blocks": [block() for _ in range(blocks)], "norm": norm()}
 
 
+def resnet50() -> Tree:
+    """The shapes of ResNet-50: 25.6 million parameters in 161 leaves."""
+
+    def leaf(*shape: int) -> Tree:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def conv(size: int, inputs: int, outputs: int) -> Tree:
+        return {"kernel": leaf(size, size, inputs, outputs), "scale": leaf(outputs), "bias": leaf(outputs)}
+
+    def block(inputs: int, width: int, *, first: bool) -> Tree:
+        convs = [conv(1, inputs, width), conv(3, width, width), conv(1, width, 4 * width)]
+        return [*convs, conv(1, inputs, 4 * width)] if first else convs
+
+    blocks, inputs = [], 64
+    for width, depth in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for i in range(depth):
+            blocks.append(block(inputs, width, first=i == 0))
+            inputs = 4 * width
+    return {"stem": conv(7, 3, 64), "blocks": blocks, "head": {"kernel": leaf(inputs, 1000), "bias": leaf(1000)}}
+
+
 def count(params: Tree) -> tuple[int, int]:
     """How many leaves and how many elements."""
     leaves = jax.tree.leaves(params)
@@ -77,23 +111,49 @@ def gradients_for(params: Tree) -> Tree:
     return treedef.unflatten([normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)])
 
 
-def builders(transformations: dict[str, optax.GradientTransformation], params: Tree) -> dict[str, Builder]:
-    """For each transformation what builds its contender: a call that takes one step and blocks.
+def builders(optimizers: Mapping[str, Optimizer], params: Tree, *, wait: bool = True) -> dict[str, Builder]:
+    """For each optimizer what builds its contender.
 
-    Their states must have one layout: all of them work on the same arrays, each from where the last one stopped, so
-    that none of them is lucky with its memory.
+    Those whose parameters and states have the same leaves work on the same arrays, each from where the last one
+    stopped, so that none of them is lucky with its memory.
+
+    Args:
+        optimizers: by name.
+        params: shapes.
+        wait: for each step; else for the last one of a sample only, as steps follow one another on an accelerator.
     """
-    gradients = gradients_for(params)
-    zeros = jax.tree.map(jnp.zeros_like, gradients)
-    carried = jax.tree.leaves((zeros, next(iter(transformations.values())).init(zeros)))
+    gradients, arrays = gradients_for(params), {}
 
-    def build(tx: optax.GradientTransformation) -> Callable[[], None]:
-        step, structure = step_of(tx), jax.tree.structure(shapes_of(tx, params)[:2])
+    def build(optimizer: Optimizer) -> Contender:
+        step, shapes = step_of(optimizer), shapes_of(optimizer, params)[:2]
+        layout, structure = tuple((s.shape, s.dtype) for s in jax.tree.leaves(shapes)), jax.tree.structure(shapes)
+        if layout not in arrays:
+            zeros = jax.tree.map(jnp.zeros_like, gradients)
+            arrays[layout] = jax.tree.leaves((zeros, optimizer.tx.init(zeros)))
 
-        def call() -> None:
-            stepped = step(*structure.unflatten(carried), gradients)
-            carried[:] = jax.tree.leaves(jax.block_until_ready(stepped))
+        def contender(calls: int) -> float:
+            carried = structure.unflatten(arrays[layout])
+            start = time.perf_counter()
+            for _ in range(calls):
+                carried = step(*carried, gradients)
+                if wait:
+                    jax.block_until_ready(carried)
+            jax.block_until_ready(carried)
+            taken = time.perf_counter() - start
+            arrays[layout] = jax.tree.leaves(carried)
+            return taken / calls
 
-        return call
+        return contender
 
-    return {name: functools.partial(build, tx) for name, tx in transformations.items()}
+    return {name: functools.partial(build, optimizer) for name, optimizer in optimizers.items()}
+
+
+def bytes_of(tree: Tree) -> int:
+    """Of all leaves, arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def bytes_moved(optimizer: Optimizer, params: Tree) -> int:
+    """What a step has to read and write: parameters and state both, gradients once."""
+    shapes, state, gradients = shapes_of(optimizer, params)
+    return 2 * bytes_of((shapes, state)) + bytes_of(gradients)

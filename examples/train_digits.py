@@ -1,12 +1,13 @@
 """Trains a Flax NNX network on handwritten digits with adamx.adamw, then again with optax.adamw: the same bits.
 
-    python examples/train_digits.py [--steps 600] [--seed 0] [--out digits.png]
+    python examples/train_digits.py [--fused] [--steps 600] [--seed 0] [--out digits.png]
 
 One program runs twice, with nothing but the optimizer exchanged. At the end stand the largest difference between the
-two sets of trained parameters, which is 0 on a CPU, and a picture of both runs. The digits come with scikit-learn. The
-exit code is 1 if the parameters differ at all, or if a run of full length knows less than 97 % of the test images. The
-times are those of two runs in a row, at the mercy of what else the machine does: benchmarks/step_time.py compares
-fairly.
+two sets of trained parameters, which is 0 on a CPU, and a picture of both runs. The digits come with scikit-learn. With
+--fused, adamx.fused_adamw and adamx.step stand in for adamx.adamw: parameters are not equal to the bit then. The exit
+code is 1 if the parameters differ at all (without --fused), or if a run of full length knows less than 97 % of the test
+images or, fused, not as many as the other one. The times are those of two runs in a row, at the mercy of what else the
+machine does: benchmarks/step_time.py compares fairly.
 """
 
 import argparse
@@ -98,6 +99,8 @@ def kernels_only(params: nnx.State) -> Any:
 
 
 def training_step(network: nnx.GraphDef, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    clip = optax.clip_by_global_norm(1.0)
+
     def loss_of(params: nnx.State, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits = nnx.merge(network, params)(images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -105,8 +108,8 @@ def training_step(network: nnx.GraphDef, optimizer: optax.GradientTransformation
     @jax.jit
     def step(params: nnx.State, opt_state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any, jax.Array]:
         loss, gradients = jax.value_and_grad(loss_of)(params, images, labels)
-        updates, opt_state = optimizer.update(gradients, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss
+        gradients, _ = clip.update(gradients, optax.EmptyState())
+        return *adamx.step(optimizer, gradients, opt_state, params), loss
 
     return step
 
@@ -119,10 +122,7 @@ def accuracy_of(network: nnx.GraphDef, params: nnx.State, images: jax.Array, lab
 def train(name: str, adamw: Callable[..., optax.GradientTransformation], digits: Digits, steps: int, seed: int) -> Run:
     """The program that runs twice; `adamw` is all that is exchanged."""
     network, params = nnx.split(Network(nnx.Rngs(seed)))
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        adamw(learning_rate(steps), weight_decay=0.1, mask=kernels_only),
-    )
+    optimizer = adamw(learning_rate(steps), weight_decay=0.1, mask=kernels_only)
     opt_state = optimizer.init(params)
     step = training_step(network, optimizer)
 
@@ -172,6 +172,7 @@ def draw(runs: dict[str, Run], steps: int, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fused", action="store_true", help="adamx.fused_adamw instead of adamx.adamw")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each training, default {STEPS}")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the batches, default 0")
     parser.add_argument("--out", type=Path, default=Path("digits.png"), help="where the picture goes")
@@ -182,7 +183,8 @@ def main() -> int:
     given.out.parent.mkdir(parents=True, exist_ok=True)
 
     digits = load(given.seed)
-    optimizers = {"adamx.adamw": adamx.adamw, "optax.adamw": optax.adamw}
+    ours = adamx.fused_adamw if given.fused else adamx.adamw
+    optimizers = {f"adamx.{ours.__name__}": ours, "optax.adamw": optax.adamw}
     runs = {name: train(name, adamw, digits, given.steps, given.seed) for name, adamw in optimizers.items()}
     difference = largest_difference(*(run.params for run in runs.values()))
     for name, run in runs.items():
@@ -191,8 +193,9 @@ def main() -> int:
     draw(runs, given.steps, given.out)
     print(f"picture: {given.out}")
 
-    learned = all(final_accuracy(run) >= REQUIRED_ACCURACY for run in runs.values()) or given.steps < STEPS
-    return 0 if difference == 0 and learned else 1
+    accuracies = [final_accuracy(run) for run in runs.values()]
+    learned = given.steps < STEPS or (min(accuracies) >= REQUIRED_ACCURACY and len(set(accuracies)) == 1)
+    return 0 if learned and (given.fused or difference == 0) else 1
 
 
 if __name__ == "__main__":

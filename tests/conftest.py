@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-collect_ignore = ["golden/make_torch.py", "mutations.py", "sharded.py"]  # programs, not tests
+collect_ignore = ["golden/make_torch.py", "mutations.py", "sharded.py", "backends.py"]  # programs, not tests
 
 
 class Layer(NamedTuple):

@@ -14,7 +14,17 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from adamx.kernels.native import libraries
+
 ROOT = Path(__file__).parents[1]
+
+RUN = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+"""Pytest without the finder of an editable install, which would find the original before the copy."""
 
 
 class Mutation(NamedTuple):
@@ -68,8 +78,8 @@ MUTATIONS = [
         "self.identical.append(True)",
     ),
     Mutation("thresholds stand still", "storage/dither.py", "jnp.asarray(step, jnp.uint32) * stride", "stride"),
-    Mutation("both moments meet the same thresholds", "storage/dither.py", "seed * 8 + moment + 1", "seed * 8 + 1"),
-    Mutation("shards begin at 0", "storage/dither.py", "if offset is not None:", "if False:"),
+    Mutation("both moments meet the same thresholds", "storage/dither.py", "return bits << 16", "return bits"),
+    Mutation("shards begin at 0", "storage/dither.py", "offset = offset or ()", "offset = ()"),
     Mutation("bfloat16 is cut off", "storage/rounding.py", "up = (whole & 0xFFFF) > (bits >> 16)", "up = whole < 0"),
     Mutation(
         "a sum forgets what it drops", "storage/rounding.py", "jnp.where(total < 0, -dropped, dropped)", "0 * total"
@@ -114,6 +124,46 @@ MUTATIONS = [
         "core/test_state.py",
     ),
     Mutation(
+        "the kernel forgets the mask",
+        "kernels/one_pass.py",
+        "return treedef.flatten_up_to(jax.tree.map(everywhere, mask, params))",
+        "return [True] * treedef.num_leaves",
+        "kernels/test_parity.py",
+    ),
+    Mutation(
+        "the kernel's schedule is a step ahead",
+        "kernels/one_pass.py",
+        "rate(jax.tree.leaves(before.others[-1])[0])",
+        "rate(jax.tree.leaves(before.others[-1])[0] + 1)",
+        "kernels/test_parity.py",
+    ),
+    Mutation(
+        "both weights are that of m",
+        "kernels/one_pass.py",
+        "((b1, count), (b2, count),",
+        "((b1, count), (b1, count),",
+        "kernels/test_parity.py",
+    ),
+    Mutation("every leaf is alone", "kernels/one_pass.py", "len(leaves) == 1)", "True)", "kernels/test_parity.py"),
+    Mutation(
+        "results go to another leaf",
+        "kernels/call.py",
+        "return [after(leaf) for leaf in leaves]",
+        "return [after(leaf) for leaf in leaves][::-1]",
+    ),
+    Mutation(
+        "a call takes what is sharded",
+        "kernels/choice.py",
+        'getattr(context, "num_devices", 2) == 1',
+        "True",
+        "test_sharding.py",
+    ),
+    Mutation("long blocks are taken", "kernels/layout.py", "codec.block_size in BLOCKS", "True"),
+    Mutation("a stale library is used", "kernels/native.py", "library.adamx_interface() != INTERFACE", "False"),
+    Mutation(
+        "all is left to XLA", "kernels/step.py", 'if backend().name == "native" else plain', "if False else plain"
+    ),
+    Mutation(
         "precise sums are not dithered",
         "core/moments.py",
         "precise=self.precise, threshold=threshold)",
@@ -131,7 +181,7 @@ def survives(mutation: Mutation, folder: Path) -> bool:
     path.write_text(source.replace(mutation.old, mutation.new))
     parts = Path(mutation.file)
     tests = mutation.tests or str(parts.with_name(f"test_{parts.name}"))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]
+    command = [sys.executable, "-c", RUN, "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     path.write_text(source)
@@ -147,6 +197,8 @@ def main() -> int:
         for part in ("adamx", "tests"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
+        for library in libraries():
+            shutil.copy(library, folder / "adamx" / "kernels" / "cpu")
         for mutation in tqdm(MUTATIONS, unit="mutant", disable=None):
             if survives(mutation, folder):
                 survivors.append(mutation.what)

@@ -7,7 +7,6 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,6 +18,11 @@ TRANSFORMATIONS = {
     "int8 and float16": (adamx.adamw(1e-3, mu_dtype=INT8, nu_dtype="float16", weight_decay=0.01), jnp.float32),
     "precise, master weights": (adamx.with_master_weights(adamx.adam(1e-3, b2=0.999999, precise=True)), jnp.bfloat16),
     "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")), jnp.bfloat16),
+}
+FUSED = {
+    "fused int8": (adamx.fused_adam, {"mu_dtype": INT8, "nu_dtype": INT8}),
+    "fused bfloat16": (adamx.fused_adamw, {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16", "weight_decay": 0.01}),
+    "fused float32": (adamx.fused_adam, {}),
 }
 SPECS = {"rows": P("x", None), "both": P("x", "y"), "whole": P()}
 MESH = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
@@ -35,8 +39,7 @@ def placed(params):
 
 def stepper(tx, **extra):
     def step(params, state, g):
-        updates, state = tx.update(g, state, params, **extra)
-        return optax.apply_updates(params, updates), state
+        return adamx.step(tx, g, state, params, **extra)
 
     return step
 
@@ -88,4 +91,19 @@ for name, (tx, dtype) in TRANSFORMATIONS.items():
             assert x.sharding.spec[0] == "x", f"{name}: {jax.tree_util.keystr(path)} is placed as {x.sharding.spec}"
     same(name, "under jit", train(jax.jit(stepper(tx)), sharded, state, place=placed), expected)
     same(name, "in shard_map", train(in_shards(tx, dtype), sharded, tx.init(sharded), place=placed), expected)
+    print(name, "equal")
+
+for name, (build, arguments) in FUSED.items():
+    fused, composed = (build(1e-3, backend=backend, **arguments) for backend in ("auto", "xla"))
+    params = tree(100, jnp.float32)
+    sharded = placed(params)
+    expected = train(jax.jit(stepper(fused)), params, fused.init(params))
+    inside = train(in_shards(fused, jnp.float32), sharded, fused.init(sharded), place=placed)
+    same(name, "in shard_map", inside, expected)
+    step, start = jax.jit(stepper(fused)), (sharded, fused.init(sharded))
+    by_xla = train(jax.jit(stepper(composed)), *start, place=placed)
+    same(name, "under jit", train(step, *start, place=placed), by_xla)
+    program = step.lower(*start, sharded).compile().as_text()
+    assert "all-gather" not in program, f"{name} gathers"
+    assert "adamx_step" not in program, f"{name} calls the kernel on what it cannot see"
     print(name, "equal")

@@ -15,6 +15,7 @@ LAYERS = {
     "core": 1,
     "optimizers": 2,
     "precision": 2,
+    "kernels": 3,
     "footprint": 3,
     "testing": 3,
 }

@@ -24,6 +24,7 @@ def test_the_names_that_the_readme_promises():
         *("Moments", "MomentsState", "adam", "adamw", "add_decayed_weights", "bias_correction", "join", "nesterov"),
         *("on_first_moment", "scale_by_adam", "scale_by_lr", "scale_by_moments", "uncorrected"),
         *("with_master_weights", "master_params", "with_stochastic_rounding", "state_bytes"),
+        *("step", "fused_adam", "fused_adamw"),
     }
 
 

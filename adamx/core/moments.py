@@ -16,7 +16,7 @@ from adamx.numerics import Scalar
 from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
 from adamx.storage.codec import Stored, precision, shapes
-from adamx.storage.dither import Walk, fraction, walks
+from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
 from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
 
@@ -55,16 +55,17 @@ class _Averages:
             hyperparameters.check_below_one("b1", self.b1, real)
             hyperparameters.check_below_one("b2", self.b2, real)
         g, m, v = jnp.asarray(g, wide), self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
-        mu_bits, nu_bits = (None, None) if walk is None else (walk.thresholds(g.shape, i) for i in (0, 1))
-        threshold = fraction(nu_bits) if nu_bits is not None and self.dithers_sum and real == jnp.float32 else None
+        bits = None if walk is None else walk.thresholds(g.shape)
+        threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
 
         m = numerics.ema(b1, m, g, precise=self.precise)  # line 7
         v = numerics.ema(b2, v, numerics.square(g), precise=self.precise, threshold=threshold)  # line 8
 
         m = numerics.bound_first_moment(m, self.mu_codec.largest(mu))
         v = numerics.saturate_second_moment(v, self.nu_codec.largest(nu))
+        mu_bits = None if bits is None or not self.mu_codec.dithered else lower_half(bits)
         mu = self.mu_codec.encode(m, mu, mu_bits, square=False)
-        return m, v, mu, self.nu_codec.encode(v, nu, nu_bits, square=True)
+        return m, v, mu, self.nu_codec.encode(v, nu, bits if self.nu_codec.dithered else None, square=True)
 
 
 @names_hints
@@ -134,7 +135,8 @@ def scale_by_moments(
         step = before.step + 1 if averages.dithered else count
         columns = [before.mu, before.nu]
         if averages.dithered or averages.dithers_sum:
-            columns.append(walks(updates, step, (mu_codec.seed, nu_codec.seed), extra_args.get("dither_offset")))
+            seeds = (mu_codec.seed, nu_codec.seed)
+            columns.append(walks(updates, step, MOMENTS, seeds, extra_args.get("dither_offset")))
         m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
         moments = Moments(
             count=count,

@@ -8,6 +8,7 @@ import optax
 
 from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, tree_to_float32
+from adamx.precision.wrapping import Wrapping
 from adamx.storage.split import bits_of, join, nearest_even, split, widen
 from adamx.trees import Tree, check_fits, map_leaves
 
@@ -86,7 +87,7 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
     return map_leaves(_weight, 1, params, found[0].remainder)[0]
 
 
-def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def with_master_weights(tx: optax.GradientTransformation) -> Wrapping:
     """Trains half-precision parameters with float32 weights behind them.
 
     The wrapped transformation sees float32 gradients and float32 weights. Of a bfloat16 parameter the state keeps the
@@ -137,4 +138,4 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         emitted, remainder = map_leaves(_land, 2, given, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Wrapping(init, update, with_master_weights, tx)

@@ -1,5 +1,6 @@
 """Half-precision parameters, rounded so that what a step adds is right on average."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,8 @@ import optax
 from adamx import hyperparameters
 from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, to_float32, tree_to_float32
-from adamx.storage.dither import Walk, walks
+from adamx.precision.wrapping import Wrapping
+from adamx.storage.dither import PARAMETER, Walk, walks
 from adamx.storage.rounding import sum_to_bfloat16, to_narrow
 from adamx.storage.split import bits_of, widen
 from adamx.trees import check_fits, map_leaves
@@ -33,14 +35,14 @@ def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
     if not is_half(p.dtype):
         return (u,)
     start = to_float32(p)
-    u, bits = jnp.asarray(u, jnp.float32), walk.thresholds(p.shape, 0)
+    u, bits = jnp.asarray(u, jnp.float32), walk.thresholds(p.shape)
     if p.dtype == jnp.bfloat16:
         target = sum_to_bfloat16(start, u, bits)
         return (jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - start),)
     return (to_narrow(start + u, p.dtype, bits).astype(jnp.float32) - start,)
 
 
-def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:
+def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> Wrapping:
     """Trains half-precision parameters without further bits: what a step adds is right on average.
 
     A parameter moves to one of the two neighbours of where the float32 update would take it: to the upper one where the
@@ -84,7 +86,7 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
         check_fits(updates, params)
         steps, after = inner.update(tree_to_float32(updates), state.inner, tree_to_float32(params), **extra_args)
         step = state.step + 1
-        places = walks(params, step, (seed,), extra_args.get("dither_offset"), first=2)
+        places = walks(params, step, PARAMETER, (seed,), extra_args.get("dither_offset"))
         return map_leaves(_round, 1, params, steps, places)[0], StochasticRoundingState(after, step)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Wrapping(init, update, functools.partial(with_stochastic_rounding, seed=seed), tx, seed)

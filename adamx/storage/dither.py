@@ -6,10 +6,13 @@ element rounds up where the part that does not fit exceeds a threshold that move
     u = hash(salt, index) + step × stride    (modulo 2^32, read as a fraction of 1).
 
 Over elements the thresholds of a step are uniform. Over steps those of an element are a low-discrepancy sequence (Weyl,
-1916): its stride is the golden ratio or one of three relatives, numbers that fractions approximate as badly as any, so
-that after n steps it has rounded up n times the mean fraction give or take O(log n), where independent draws are off by
-O(√n). Four strides instead of one, because gradients that repeat after a denominator of those fractions, 89 or 144
-steps, meet nearly the same thresholds again: now that happens to a part of the elements.
+1916): its stride is close to the golden ratio or to one of three relatives, numbers that fractions approximate as badly
+as any, so that after n steps it has rounded up n times the mean fraction give or take O(log n), where independent draws
+are off by O(√n). Four strides instead of one, because gradients that repeat after a denominator of those fractions, 89
+or 144 steps, meet nearly the same thresholds again: now that happens to a part of the elements.
+
+The lower 16 bits of a threshold are such a walk as well, by another stride. So one hash serves both moments: v takes
+the threshold, m its lower half.
 
 A threshold is a pure function of salt, step and global index: there is no key to carry, a resumed run continues with
 the same bits, and shards compute what the whole would have computed.
@@ -26,8 +29,14 @@ import numpy as np
 
 from adamx.trees import Tree, path_name
 
-STRIDES = (0x9E3779B9, 0xB93E4B8B, 0x948697D7, 0xB44DEC1F)
-"""2^32 times the numbers whose continued fractions begin with 1; 1, 2; 1, 1, 2; 1, 2, 2 and go on with ones."""
+STRIDES = (0x9E35BB67, 0xB93F9635, 0x9482B8A3, 0xB44E9CFD)
+"""2^32 times numbers near those whose continued fractions begin with 1; 1, 2; 1, 1, 2; 1, 2, 2 and go on with ones.
+
+Chosen so that no entry is above 3 up to denominators of 12,000 and, of the lower halves over 2^16, above 2 up to 200.
+"""
+
+MOMENTS, PARAMETER = 0, 1
+"""What is rounded: each has a walk of its own."""
 
 _BITS = 0xFFFFFFFF
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # odd multipliers that mix well
@@ -40,9 +49,26 @@ def _mix(x: int) -> int:
     return x ^ (x >> 16)
 
 
-def leaf_salt(path: str, moment: int, seed: int = 0) -> np.uint32:
-    """What tells the thresholds of one leaf, moment and seed from those of others."""
-    return np.uint32(_mix(zlib.crc32(path.encode()) ^ _mix(seed * 8 + moment + 1)))
+def leaf_salt(path: str, what: int = MOMENTS, seeds: Sequence[int] = ()) -> np.uint32:
+    """What tells the thresholds of one leaf from those of others, of other numbers in it and of other seeds."""
+    salt = zlib.crc32(path.encode())
+    for number in (what, *seeds):
+        salt = _mix(salt ^ _mix((number + 1) & _BITS))
+    return np.uint32(salt)
+
+
+def along(axis_from_last: int) -> np.uint32:
+    """What an index adds to the place of its element; the last axis is 1."""
+    return np.uint32(_mix(axis_from_last) | 1)
+
+
+def place(salt: Any, offset: Sequence[Any] | None = None) -> jax.Array:
+    """The place of an array's first element, before it is hashed: the salt, moved by where its shard begins."""
+    x = jnp.asarray(salt, jnp.uint32)
+    offset = offset or ()
+    for axis, start in enumerate(offset):
+        x = x + jnp.asarray(start).astype(jnp.uint32) * along(len(offset) - axis)
+    return x
 
 
 def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any] | None = None) -> jax.Array:
@@ -57,13 +83,15 @@ def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any]
     Returns:
         Uint32 of the shape: 2^32 times the threshold.
     """
-    x = jnp.asarray(salt, jnp.uint32)
+    x = place(salt, offset)
     for axis in range(len(shape)):
-        index = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
-        if offset is not None:
-            index = index + jnp.asarray(offset[axis]).astype(jnp.uint32)
-        x = x + index * np.uint32(_mix(len(shape) - axis) | 1)
-    x = (x ^ (x >> 16)) * np.uint32(_FIRST)
+        x = x + jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis) * along(len(shape) - axis)
+    return thresholds_at(x, step)
+
+
+def thresholds_at(places: jax.Array, step: Any) -> jax.Array:
+    """The thresholds of elements whose places are known: `place` of the first one, moved by `along` each axis."""
+    x = (places ^ (places >> 16)) * np.uint32(_FIRST)
     x = x ^ (x >> 15)
     first, second = ((x >> (31 - i)) & 1 for i in (0, 1))
     golden, *others = (np.uint32(stride) for stride in STRIDES)
@@ -72,45 +100,49 @@ def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any]
 
 
 def fraction(bits: jax.Array) -> jax.Array:
-    """Thresholds as float32 in [0, 1), their upper 24 bits exactly."""
-    return (bits >> 8).astype(jnp.float32) * math.ldexp(1, -24)
+    """Thresholds as float32 in [0, 1), their upper 23 bits exactly."""
+    return (bits >> 9).astype(jnp.float32) * math.ldexp(1, -23)
+
+
+def lower_half(bits: jax.Array) -> jax.Array:
+    """The threshold in the lower 16 bits of another one."""
+    return bits << 16
 
 
 class Walk(NamedTuple):
     """What the thresholds of one leaf in one step depend on.
 
     Attributes:
-        salts: of its first and second moment.
+        salt: of the leaf, see `leaf_salt`.
         step: a uint32 scalar.
         offset: where the shard at hand begins in the leaf, one index an axis, or None.
     """
 
-    salts: tuple[Any, ...]
+    salt: Any
     step: Any
     offset: tuple[Any, ...] | None = None
 
-    def thresholds(self, shape: Sequence[int], moment: int) -> jax.Array:
-        """The thresholds for an array, 0 for the first moment and 1 for the second."""
-        return thresholds(shape, self.salts[moment], self.step, self.offset)
+    def thresholds(self, shape: Sequence[int]) -> jax.Array:
+        """The thresholds for an array."""
+        return thresholds(shape, self.salt, self.step, self.offset)
 
 
-def walks(tree: Tree, step: Any, seeds: Sequence[int], offsets: Tree | None = None, *, first: int = 0) -> Tree:
+def walks(tree: Tree, step: Any, what: int, seeds: Sequence[int], offsets: Tree | None = None) -> Tree:
     """A tree with the walk of each leaf in its place.
 
     Args:
         tree: of arrays.
         step: a counter.
-        seeds: one for each moment.
+        what: MOMENTS or PARAMETER.
+        seeds: of the codecs or of the parameter's rounding.
         offsets: a tree with a tuple of indices in the place of each leaf, where its shard begins.
-        first: the number of the first of the moments: 0 and 1 are m and v, 2 the parameter.
     """
     wrapping = jnp.asarray(step).astype(jnp.uint32)
     found, treedef = jax.tree_util.tree_flatten_with_path(tree)
     places = [None] * len(found) if offsets is None else [tuple(place) for place in treedef.flatten_up_to(offsets)]
 
     def walk(path: Any, place: tuple[Any, ...] | None) -> Walk:
-        name = path_name(path)
-        return Walk(tuple(leaf_salt(name, moment, seed) for moment, seed in enumerate(seeds, first)), wrapping, place)
+        return Walk(leaf_salt(path_name(path), what, seeds), wrapping, place)
 
     return treedef.unflatten([walk(path, place) for (path, _), place in zip(found, places, strict=True)])
 

@@ -89,33 +89,45 @@ class Int8(NamedTuple):
         if not isinstance(stored, Quantized):
             return Float().decode(stored, dtype)
         assert stored.top is not None
-        codes = blocks.split(stored.codes, self.block_size).astype(jnp.int32)
-        k = jnp.abs(codes)
-        inner = _power(k, stored.codes.dtype) * stored.scale[..., None]
-        size = jnp.where(k == _top_code(stored.codes.dtype), stored.top[..., None], inner)
-        return blocks.merge(jnp.where(codes < 0, -size, size), stored.codes.shape).astype(dtype)
+        codes = blocks.split(stored.codes, self.block_size)
+        moment = decode_blocks(codes, stored.scale[..., None], stored.top[..., None])
+        return blocks.merge(moment, stored.codes.shape).astype(dtype)
 
     def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
         """The moment as it is kept."""
         if not isinstance(like, Quantized):
             return Float().encode(moment, like, None, square=square)
         assert bits is not None
-        dtype, highest = like.codes.dtype, _top_code(like.codes.dtype) - 1
         x, random = (blocks.split(a, self.block_size) for a in (moment.astype(jnp.float32), bits))
-        size = jnp.abs(x)
-        top = jnp.max(size, axis=-1, keepdims=True)
-        at_top = size >= top * TIE
-        rest = jnp.max(jnp.where(at_top, 0, size), axis=-1, keepdims=True)
-        unit = 1 / _integer_power(highest, dtype)  # multiplied: compilers differ in how they divide by a constant
-        scale = jnp.maximum(rest * unit, float(jnp.finfo(jnp.float32).tiny))
-        k = jnp.minimum(_round(size / scale, fraction(random), dtype), highest)
-        k = jnp.where(at_top, highest + 1, jnp.maximum(k, LOWEST[dtype.name]))
-        codes = jnp.where(x < 0, -k, jnp.where(x == 0, 0, k)).astype(dtype)
+        codes, scale, top = encode_blocks(x, random, like.codes.dtype)
         return Quantized(blocks.merge(codes, moment.shape), scale[..., 0], top[..., 0])
 
     def largest(self, stored: Stored) -> float:
         """The largest finite float32 number, or that of a leaf that stays as it is."""
         return float(jnp.finfo(jnp.float32).max) if isinstance(stored, Quantized) else Float().largest(stored)
+
+
+def decode_blocks(codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Array:
+    """The moment as float32, from blocks along the last axis and their two numbers, which have 1 in its place."""
+    signed = codes.astype(jnp.int32)
+    k = jnp.abs(signed)
+    size = jnp.where(k == _top_code(codes.dtype), top, _power(k, codes.dtype) * scale)
+    return jnp.where(signed < 0, -size, size)
+
+
+def encode_blocks(x: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The inverse, rounded against thresholds: codes of a dtype, scale and top."""
+    highest = _top_code(dtype) - 1
+    size = jnp.abs(x)
+    top = jnp.max(size, axis=-1, keepdims=True)
+    at_top = size >= top * TIE
+    rest = jnp.max(jnp.where(at_top, 0, size), axis=-1, keepdims=True)
+    unit = 1 / _integer_power(highest, dtype)  # multiplied: compilers differ in how they divide by a constant
+    scale = jnp.maximum(rest * unit, float(jnp.finfo(jnp.float32).tiny))
+    inverse = 1 / scale  # for the whole block: a multiplication an element instead of a division
+    k = jnp.minimum(_round(size * inverse, fraction(bits), dtype), highest)
+    k = jnp.where(at_top, highest + 1, jnp.maximum(k, LOWEST[dtype.name]))
+    return jnp.where(x < 0, -k, jnp.where(x == 0, 0, k)).astype(dtype), scale, top
 
 
 def _top_code(dtype: DTypeLike) -> int:

@@ -25,7 +25,7 @@ def widen(x: jax.Array) -> jax.Array:
 def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """float32 to bfloat16 and uint16. NaN stays NaN; what rounds beyond the largest bfloat16 is infinite there."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    upper = jnp.where((bits & ~jnp.uint32(1 << 31)) > _EXPONENT, jnp.uint32(_QUIET_NAN), (bits + 0x8000) >> 16)
+    upper = jnp.where((bits & 0x7FFFFFFF) > _EXPONENT, jnp.uint32(_QUIET_NAN), (bits + 0x8000) >> 16)
     return jax.lax.bitcast_convert_type(upper.astype(jnp.uint16), jnp.bfloat16), bits.astype(jnp.uint16)
 
 

@@ -95,3 +95,24 @@ def test_a_precise_average_follows_changes_below_half_a_unit_in_the_last_place()
     state = jax.lax.scan(lambda s, _: (tx.update(g, s)[1], None), start, length=n)[0]
     exact = (float(g[0]) ** 2 - 1) * -np.expm1(n * np.log1p(-1e-6))
     np.testing.assert_allclose(np.mean(np.asarray(state.nu, np.float64) - 1), exact, rtol=0.01)
+
+
+@pytest.mark.parametrize("which", ["mu", "nu"])
+def test_a_moment_that_is_not_dithered_gets_no_random_bits_from_the_other(which):
+    given = []
+
+    class Spy:
+        dithered, seed = False, 0
+
+        def encode(self, moment, like, bits, *, square):
+            given.append(bits)
+            return moment.astype(like.dtype)
+
+        def __getattr__(self, name):
+            return getattr(adamx.storage.Float("bfloat16", stochastic=False), name)
+
+    codecs = {"mu": "bfloat16", "nu": "bfloat16", which: Spy()}
+    tx = adamx.scale_by_moments(mu_dtype=codecs["mu"], nu_dtype=codecs["nu"])
+    x = jnp.ones(3)
+    tx.update(x, tx.init(x))
+    assert given == [None]

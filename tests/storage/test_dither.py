@@ -5,11 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamx.storage.dither import STRIDES, Walk, fraction, leaf_salt, shard_offsets, thresholds, walks
+from adamx.storage.dither import (
+    MOMENTS,
+    PARAMETER,
+    STRIDES,
+    Walk,
+    fraction,
+    leaf_salt,
+    lower_half,
+    place,
+    shard_offsets,
+    thresholds,
+    walks,
+)
 
-SALT = leaf_salt("encoder/kernel", 0)
+SALT = leaf_salt("encoder/kernel")
 STEPS = [0, 1, 2, 89, 1000, 2**31, 2**32 - 1]
 SHAPES = [(65536,), (256, 256), (16, 64, 64), (65536, 1)]
+
+
+HALVES = {"whole": lambda bits: bits, "lower half": lower_half}
+both_halves = pytest.mark.parametrize("half", HALVES)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -17,19 +33,21 @@ def bits(shape, step, salt):
     return thresholds(shape, salt, step)
 
 
-def drawn(shape, step, salt=SALT):
-    return np.asarray(bits(shape, np.uint32(step), salt)) / 2**32
+def drawn(shape, step, salt=SALT, half="whole"):
+    return np.asarray(HALVES[half](bits(shape, np.uint32(step), salt))) / 2**32
 
 
-def walked(n):
+def walked(n, half="whole"):
     """The thresholds of 256 elements in n steps."""
-    return np.asarray(jax.vmap(lambda t: thresholds((256,), SALT, t))(jnp.arange(n, dtype=jnp.uint32))) / 2**32
+    steps = jnp.arange(n, dtype=jnp.uint32)
+    return np.asarray(jax.vmap(lambda t: HALVES[half](thresholds((256,), SALT, t)))(steps)) / 2**32
 
 
+@both_halves
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_uniform_over_elements_at_every_step(shape, step):
-    counts, _ = np.histogram(drawn(shape, step), 64, (0, 1))
+def test_uniform_over_elements_at_every_step(shape, step, half):
+    counts, _ = np.histogram(drawn(shape, step, half=half), 64, (0, 1))
     expected = np.prod(shape) / 64
     assert ((counts - expected) ** 2 / expected).sum() < 115  # χ² with 63 degrees of freedom, 1 in 10,000
 
@@ -38,9 +56,11 @@ def test_uniform_over_elements_at_every_step(shape, step):
 def test_no_correlation_between_moments_leaves_seeds_neighbours_and_steps(shape):
     here = drawn(shape, 7)
     others = {
-        "moment": drawn(shape, 7, leaf_salt("encoder/kernel", 1)),
-        "leaf": drawn(shape, 7, leaf_salt("encoder/kernel2", 0)),
-        "seed": drawn(shape, 7, leaf_salt("encoder/kernel", 0, seed=1)),
+        "moment": drawn(shape, 7, half="lower half"),
+        "moment later": drawn(shape, 8, half="lower half"),
+        "parameter": drawn(shape, 7, leaf_salt("encoder/kernel", PARAMETER)),
+        "leaf": drawn(shape, 7, leaf_salt("encoder/kernel2")),
+        "seed": drawn(shape, 7, leaf_salt("encoder/kernel", MOMENTS, (1,))),
         **{f"neighbour in axis {axis}": np.roll(here, 1, axis) for axis in range(len(shape)) if shape[axis] > 1},
         "diagonal neighbour": np.roll(here, (1,) * len(shape), range(len(shape))),
     }
@@ -55,9 +75,10 @@ def star_discrepancy(u):
     return np.maximum(rank - u, u - rank + 1 / n).max(axis=0)
 
 
+@both_halves
 @pytest.mark.parametrize("n", [100, 1000])
-def test_low_discrepancy_over_steps(n):
-    u = walked(n)
+def test_low_discrepancy_over_steps(n, half):
+    u = walked(n, half)
     independent = np.random.default_rng(0).random(u.shape)
     ours, theirs = star_discrepancy(u), star_discrepancy(independent)
     assert np.median(ours) < 2 * np.log(n) / n  # O(log n / n), where independent draws have O(1/√n)
@@ -65,29 +86,41 @@ def test_low_discrepancy_over_steps(n):
     assert ours.max() < np.median(theirs)
 
 
-def test_a_step_moves_by_one_of_four_noble_numbers():
-    for stride, fraction_begins in zip(STRIDES, ([], [1, 2], [1, 1, 2], [1, 2, 2]), strict=True):
-        value = (1 + 5**0.5) / 2
-        for quotient in reversed(fraction_begins or [1]):
-            value = quotient + 1 / value
-        assert abs(stride / 2**32 - 1 / value) < 2**-32
-        assert stride % 2 == 1  # visits every threshold
+def quotients(numerator, denominator, largest):
+    """The entries of a fraction's continued fraction as long as the denominators that they lead to are small."""
+    found, before, here = [], 0, 1
+    while numerator and here <= largest:
+        entry, rest = divmod(denominator, numerator)
+        found.append(entry)
+        before, here = here, entry * here + before
+        numerator, denominator = rest, numerator
+    return found
+
+
+def test_a_step_moves_by_one_of_four_nearly_noble_numbers():
+    for stride, begins in zip(STRIDES, ([1, 1, 1], [1, 2, 1], [1, 1, 2], [1, 2, 2]), strict=True):
+        assert quotients(stride, 2**32, 12_000)[:3] == begins
+        assert max(quotients(stride, 2**32, 12_000)) <= 3
+        assert max(quotients(stride % 2**16, 2**16, 200)) <= 2
+        assert stride % 2 == 1  # visits every threshold, and every lower half
     moved = thresholds((40000,), SALT, np.uint32(8)) - thresholds((40000,), SALT, np.uint32(7))
     found, counts = np.unique(moved, return_counts=True)
     assert set(found) == set(STRIDES)
     assert np.abs(counts - 10000).max() < 400
 
 
+@both_halves
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.999])
-def test_the_accumulated_error_is_bounded_where_independent_bits_walk_away(share):
+def test_the_accumulated_error_is_bounded_where_independent_bits_walk_away(share, half):
     """How often an element was below a fixed share, against how often it should have been."""
     n = 5000
-    u = walked(n)
+    u = walked(n, half)
     error = np.cumsum(u < share, axis=0) - share * np.arange(1, n + 1)[:, None]
     assert np.abs(error).max() < 5
     assert abs(error[-1].mean()) < 0.25
     independent = np.cumsum(np.random.default_rng(0).random(u.shape) < share, axis=0)[-1] - share * n
-    assert np.abs(independent).max() > 2 * np.abs(error).max()
+    if n * share * (1 - share) > 25:  # else independent bits are off by less than 5 as well
+        assert np.abs(independent).max() > 2 * np.abs(error).max()
 
 
 def test_the_step_wraps():
@@ -98,9 +131,9 @@ def test_the_step_wraps():
 
 def test_the_same_bits_for_ever():
     """Resumed runs and other processors depend on these."""
-    assert (SALT, leaf_salt("w", 1, seed=3)) == (2323679541, 1446674316)
+    assert (SALT, leaf_salt("w", PARAMETER, (3,))) == (2323679541, 93196100)
     bits = thresholds((2, 3), SALT, np.uint32(5))
-    np.testing.assert_array_equal(bits, [[3429244544, 1470657781, 736263496], [786368880, 2914659564, 623166429]])
+    np.testing.assert_array_equal(bits, [[3428673254, 1469389041, 736489886], [786792130, 2913390824, 623392819]])
 
 
 def test_a_shard_with_its_offset_has_the_thresholds_of_its_place():
@@ -126,20 +159,26 @@ def test_integer_arithmetic_only():
 
 
 def test_fraction_is_in_the_half_open_interval():
-    np.testing.assert_array_equal(fraction(jnp.asarray([0, 2**31, 2**32 - 1], jnp.uint32)), [0, 0.5, 1 - 2**-24])
+    np.testing.assert_array_equal(fraction(jnp.asarray([0, 2**31, 2**32 - 1], jnp.uint32)), [0, 0.5, 1 - 2**-23])
 
 
-def test_walks_tell_leaves_and_moments_apart():
+def test_walks_tell_leaves_and_what_is_rounded_apart():
     tree = {"a": jnp.zeros(3), "b": (jnp.zeros(3), None)}
-    found = walks(tree, jnp.int32(4), (0, 5))
-    assert found["a"].salts == (leaf_salt("a", 0, 0), leaf_salt("a", 1, 5))
-    assert found["b"][0].salts == (leaf_salt("b/0", 0, 0), leaf_salt("b/0", 1, 5))
+    found = walks(tree, jnp.int32(4), MOMENTS, (0, 5))
+    assert found["a"].salt == leaf_salt("a", MOMENTS, (0, 5))
+    assert found["b"][0].salt == leaf_salt("b/0", MOMENTS, (0, 5))
     assert found["a"].step.dtype == jnp.uint32
-    parameter = walks(tree, 4, (0,), first=2)["a"]
-    assert parameter.salts == (leaf_salt("a", 2),)
-    np.testing.assert_array_equal(parameter.thresholds((3,), 0), thresholds((3,), leaf_salt("a", 2), np.uint32(4)))
-    placed = walks({"a": jnp.zeros(3)}, 4, (0,), {"a": (7,)})["a"]
-    assert placed == Walk(placed.salts, placed.step, (7,))
+    parameter = walks(tree, 4, PARAMETER, (0,))["a"]
+    assert len({found["a"].salt, parameter.salt, leaf_salt("a", MOMENTS, (5, 0)), leaf_salt("a", MOMENTS, (0,))}) == 4
+    np.testing.assert_array_equal(parameter.thresholds((3,)), thresholds((3,), parameter.salt, np.uint32(4)))
+    placed = walks({"a": jnp.zeros(3)}, 4, PARAMETER, (0,), {"a": (7,)})["a"]
+    assert placed == Walk(parameter.salt, placed.step, (7,))
+
+
+def test_a_place_is_the_salt_moved_by_the_offset():
+    whole, shard = thresholds((5, 7), SALT, np.uint32(3)), thresholds((2, 3), place(SALT, (2, 4)), np.uint32(3))
+    np.testing.assert_array_equal(shard, whole[2:4, 4:7])
+    assert place(SALT) == SALT
 
 
 def test_shard_offsets_of_leaves_that_are_not_split():

@@ -1,0 +1,77 @@
+// What the kernel is told of one leaf of the parameters' tree and of one step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace adamx {
+
+constexpr int kMaxRank = 8;
+constexpr int64_t kTile = 1024;  // elements that are worked on at a time, in the nearest cache; no block is longer
+constexpr int64_t kWidest = 16;  // blocks are multiples of the widest vector
+
+enum class Type : uint8_t { f32, bf16, f16 };
+
+// How a moment is kept between steps.
+enum class Storage : uint8_t { f32, bf16_nearest, bf16_dithered, int8 };
+
+// What a half-precision weight has behind it: nothing, the rest of a float32 weight, or dithered rounding.
+enum class Weights : uint8_t { plain, master, stochastic };
+
+struct Moment {
+  Storage storage = Storage::f32;
+  void* data = nullptr;    // float, bfloat16 bits, or codes
+  float* scale = nullptr;  // one a block, int8 only
+  float* top = nullptr;
+  int64_t block = 1;
+
+  size_t width() const { return storage == Storage::f32 ? 4 : storage == Storage::int8 ? 1 : 2; }  // bytes an element
+};
+
+struct Leaf {
+  int rank = 0;
+  int64_t dims[kMaxRank] = {};
+  Type gradient_type = Type::f32;
+  void* gradient = nullptr;  // only read
+  Type weight_type = Type::f32;
+  Weights weights = Weights::plain;
+  void* weight = nullptr;
+  void* remainder = nullptr;                  // uint16 beside bfloat16, float beside float16
+  uint32_t moment_salt = 0, weight_salt = 0;  // of the dither
+  bool decays = false;
+  Moment mu, nu;
+
+  int64_t last() const { return rank == 0 ? 1 : dims[rank - 1]; }
+  int64_t rows() const {
+    int64_t product = 1;
+    for (int axis = 0; axis + 1 < rank; ++axis) product *= dims[axis];
+    return product;
+  }
+};
+
+// The numbers of Algorithm 1 in this step. `rest` is 1-β, rounded from the exact difference; a weight is 1-β^t.
+struct Step {
+  float b1, rest1, b2, rest2;
+  float weight1, weight2, weight1_next;
+  float eps, eps_root;
+  float minus_rate, decay;
+  bool nesterov, precise1, precise2;
+  uint32_t count, weight_count;  // the dither's
+  bool alone;                    // one leaf is the whole tree
+};
+
+// Tiles are numbered row by row; a tile lies within a row where blocks do, else rows are one.
+struct Tiling {
+  int64_t rows, last, length, per_row;
+  int64_t count() const { return rows * per_row; }
+};
+
+Tiling tiling(const Leaf& leaf);
+
+// Takes the step on tiles [begin, end) of a leaf, with the best instructions that this processor has.
+void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end);
+
+// The name of those instructions.
+const char* instructions();
+
+}  // namespace adamx

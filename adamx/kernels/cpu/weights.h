@@ -1,0 +1,77 @@
+// How a weight takes its update: adamx/storage/split.py, adamx/storage/rounding.py and optax.apply_updates.
+#pragma once
+
+#include "dither.h"
+#include "formulas.h"
+
+namespace adamx {
+namespace ADAMX_ISA {
+
+template <typename T>
+inline T* at(void* data, int64_t i) {
+  return static_cast<T*>(data) + i;
+}
+
+// Half precision or float32 as float32.
+inline F widened(Type type, const void* data, int64_t i) {
+  if (type == Type::f32) return load<F>(static_cast<const float*>(data) + i);
+  const U16 half = load<U16>(static_cast<const uint16_t*>(data) + i);
+  return type == Type::bf16 ? from_bfloat16(half) : from_float16(half);
+}
+
+// The float32 weight: a bfloat16 number, ties away from zero, and the 16 bits that it drops, read with a sign.
+inline F join(U16 upper, U16 lower) {
+  const U bits = widen(lower), with_sign = bits - ((bits & 0x8000u) << 1);
+  return float_of((widen(upper) << 16) + with_sign);
+}
+
+// The float32 weight that the step starts from.
+inline F started(const Leaf& leaf, int64_t i) {
+  if (leaf.weights != Weights::master) return widened(leaf.weight_type, leaf.weight, i);
+  if (leaf.weight_type == Type::f16) return load<F>(at<float>(leaf.remainder, i));
+  return join(load<U16>(at<uint16_t>(leaf.weight, i)), load<U16>(at<uint16_t>(leaf.remainder, i)));
+}
+
+// What rounds to infinity has no finite weight behind it.
+inline void split(F moved, uint16_t* upper, uint16_t* lower) {
+  const U bits = bits_of(moved), rounded = is_nan(moved) ? all(0x7FC0u) : (bits + 0x8000u) >> 16;
+  store(upper, narrow16(rounded));
+  store(lower, narrow16((rounded & 0x7F80u) == 0x7F80u ? U{} : bits));
+}
+
+// x + y to bfloat16, rounded once against a threshold: what the float32 sum drops counts for the fraction as well.
+inline U dithered_sum(F x, F y, U threshold) {
+  const F total = x + y, part = total - x;
+  const F dropped = (x - (total - part)) + (y - part);  // Knuth's two-sum: exact
+  const U whole = bits_of(total);
+  const F unit = larger(float_of(whole & 0x7F800000u) * 0x1p-23f, all(kTiny));
+  const F per_unit = float_of(0x7F000000u - bits_of(unit));  // its inverse, a power of two as well
+  const F outward = float_of(bits_of(dropped) ^ (whole & 0x80000000u)) * per_unit;
+  const F fits = to_float(whole & 0xFFFFu) + outward;  // in units in the last place of the float32 sum
+  const F bar = fraction(threshold) * 65536.0f;
+  const U below = fits < 0.0f ? (whole >> 16) - 1u : whole >> 16;
+  const F within_step = fits < 0.0f ? fits + 65536.0f : fits;
+  const U dithered = within_step > bar ? below + 1u : below;
+  const U finite = (bits_of(dropped) & 0x7F800000u) == 0x7F800000u ? to_bfloat16(total) : dithered;
+  return total == 0.0f ? whole >> 16 : finite;
+}
+
+inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk, U place) {
+  const F moved = multiply_add(rule.minus_rate, direction, start);
+  if (leaf.weight_type == Type::f32) {
+    store(at<float>(leaf.weight, i), moved);
+  } else if (leaf.weight_type == Type::f16) {
+    if (leaf.weights == Weights::master) store(at<float>(leaf.remainder, i), moved);
+    store(at<uint16_t>(leaf.weight, i), to_float16(moved));
+  } else if (leaf.weights == Weights::master) {
+    split(moved, at<uint16_t>(leaf.weight, i), at<uint16_t>(leaf.remainder, i));
+  } else if (leaf.weights == Weights::stochastic) {
+    store(at<uint16_t>(leaf.weight, i),
+          narrow16(dithered_sum(start, rule.minus_rate * direction, walk.thresholds(place))));
+  } else {
+    store(at<uint16_t>(leaf.weight, i), narrow16(to_bfloat16(moved)));
+  }
+}
+
+}  // namespace ADAMX_ISA
+}  // namespace adamx

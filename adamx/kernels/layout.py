@@ -1,0 +1,150 @@
+"""What a kernel is: which leaves it takes, in which form, and what takes them through a step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adamx.numerics import Scalar
+from adamx.storage import Float, Int8
+from adamx.storage.codec import Codec, Quantized, Stored
+
+MAX_RANK = 8
+BLOCKS = range(16, 1024 + 1, 16)
+"""Sizes of int8 blocks: whole vectors, and no more than the kernel works on at a time."""
+SMALL, MANY = 32_768, 128
+"""Float32 leaves of fewer elements than the first are left to XLA where there are more of them than the second."""
+
+ALIASED_PER_CALL = 96
+"""Arrays that one call updates in place; the time to compile a call grows with their square."""
+
+FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
+FLOAT32, NEAREST, DITHERED, INT8 = range(4)
+"""How a moment is stored, as the kernel numbers it."""
+
+PLAIN, MASTER, STOCHASTIC = range(3)
+"""What a half-precision parameter has behind it, likewise."""
+
+
+class Leaf(NamedTuple):
+    """What belongs to one leaf of the parameters; the arrays that change come as the kernel updates them."""
+
+    gradient: Any
+    param: Any
+    remainder: Any
+    mu: Any
+    nu: Any
+
+
+class Form(NamedTuple):
+    """What the leaves of one call have in common.
+
+    Attributes:
+        dtypes: of gradient and parameter, by name.
+        weights: PLAIN, MASTER or STOCHASTIC.
+        mu: how m is stored, and its block.
+        nu: likewise v.
+    """
+
+    dtypes: tuple[str, str]
+    weights: int
+    mu: tuple[int, int]
+    nu: tuple[int, int]
+
+    @property
+    def aliased(self) -> int:
+        """How many arrays of a leaf are updated in place."""
+        return 1 + (self.weights == MASTER) + sum(3 if storage == INT8 else 1 for storage, _ in (self.mu, self.nu))
+
+
+class Rule(NamedTuple):
+    """What is known of a step when it is compiled.
+
+    Attributes:
+        b1: a Python float, or an array that may be traced.
+        b2: likewise.
+        nesterov: whether m looks ahead.
+        precise: whether averages are precise.
+        alone: whether the tree has one leaf, for which XLA rounds otherwise.
+    """
+
+    b1: Scalar
+    b2: Scalar
+    nesterov: bool
+    precise: bool
+    alone: bool = False
+
+
+class Kernel(NamedTuple):
+    """What takes leaves through the whole step.
+
+    Attributes:
+        form_of: from a leaf, the codecs of its moments and what parameters have behind them to its form, or None where
+            XLA must take it.
+        call: from a form, leaves of it, the numbers and counts of the step, the salts of the leaves and the rule to the
+            leaves after the step.
+    """
+
+    form_of: Callable[[Leaf, tuple[Codec, Codec], int], Form | None]
+    call: Callable[[Form, list[Leaf], jax.Array, jax.Array, jax.Array, Rule], list[Leaf]]
+
+
+def form_of(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int) -> Form | None:
+    """The form of a leaf, or None where XLA must take it."""
+    g, p = (jnp.result_type(x) for x in (leaf.gradient, leaf.param))
+    if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
+        return None
+    weights = PLAIN if p == jnp.float32 else weights
+    if weights == STOCHASTIC and p != jnp.bfloat16:
+        return None
+    mu, nu = (_storage(stored, codec) for stored, codec in zip((leaf.mu, leaf.nu), codecs, strict=True))
+    if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):
+        return None
+    return Form((g.name, p.name), weights, mu, nu)
+
+
+def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
+    if isinstance(stored, Quantized):
+        return (INT8, codec.block_size) if type(codec) is Int8 and codec.block_size in BLOCKS else None
+    if type(codec) not in (Float, Int8):
+        return None
+    dtype = jnp.result_type(stored)
+    if dtype == jnp.bfloat16:
+        return (DITHERED if codec.dithered else NEAREST), 1
+    return (FLOAT32, 1) if dtype == jnp.float32 else None
+
+
+def without_many_small(forms: list[Form | None], leaves: list[Leaf]) -> list[Form | None]:
+    """The forms, without those of small float32 leaves where there are many of them.
+
+    Each array of a call costs a fraction of a microsecond; of a small leaf in float32, XLA's own loops are done by then.
+    """
+
+    def small(form: Form | None, leaf: Leaf) -> bool:
+        floats = form is not None and form.dtypes[1] == "float32" and form.mu[0] == form.nu[0] == FLOAT32
+        return floats and jnp.size(leaf.param) < SMALL
+
+    smalls = [small(form, leaf) for form, leaf in zip(forms, leaves, strict=True)]
+    if sum(smalls) <= MANY:
+        return forms
+    return [None if is_small else form for form, is_small in zip(forms, smalls, strict=True)]
+
+
+def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
+    """The leaves of each call, by number: of one form, and as many as compile quickly together."""
+    by_form: dict[Form, list[int]] = {}
+    for number, form in enumerate(forms):
+        if form is not None:
+            by_form.setdefault(form, []).append(number)
+    return [
+        (form, numbers[start : start + size])
+        for form, numbers in by_form.items()
+        for size in [max(1, ALIASED_PER_CALL // form.aliased)]
+        for start in range(0, len(numbers), size)
+    ]
+
+
+def arrays_of(leaf: Leaf) -> list[jax.Array]:
+    """The arrays of a leaf that the kernel updates, in its order."""
+    return jax.tree.leaves((leaf.param, leaf.remainder, leaf.mu, leaf.nu))

@@ -1,0 +1,129 @@
+"""The Pallas kernel on one leaf: which leaves it takes, and the call."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from adamx.kernels.layout import DITHERED, INT8, Form, Kernel, Leaf, Rule, arrays_of, form_of
+from adamx.kernels.pallas.compilers import options_for, scalars_for
+from adamx.kernels.pallas.tile import step_tile
+from adamx.kernels.pallas.view import GPUS, LANES, View, places, view_of
+from adamx.storage.codec import Codec, Quantized
+
+T = TypeVar("T")
+
+SMALL = 1 << 14
+"""Leaves with fewer elements cost what it takes to start a kernel."""
+
+FEW_ROWS = 32
+"""On a TPU leaves with fewer in their last axis but one would make short tiles: bytes lie in memory by 32 rows."""
+
+
+def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
+    """The kernel for a platform, "cuda", "rocm" or "tpu"; interpreted as plain JAX operations it runs on any."""
+    call = functools.partial(call_pallas, platform=platform, interpret=interpret)
+    return Kernel(functools.partial(pallas_form, platform=platform), call)
+
+
+def pallas_form(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int, platform: str) -> Form | None:
+    """The form of a leaf, or None where XLA must take it, or does as well: moments in float32 are one loop there."""
+    form, shape = form_of(leaf, codecs, weights), jnp.shape(leaf.param)
+    if form is None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
+        return None
+    block = block_of(form)
+    gains = {INT8, DITHERED} & {form.mu[0], form.nu[0]}
+    if not gains or block is None or shape[-1:] == () or shape[-1] % block or block & (block - 1):
+        return None
+    if platform not in GPUS and (block % LANES or math.prod(shape[-2:-1]) < FEW_ROWS):
+        return None
+    return form
+
+
+def block_of(form: Form) -> int | None:
+    """The width of a tile; None where the two moments want tiles of their own."""
+    sizes = {size for storage, size in (form.mu, form.nu) if storage == INT8} or {LANES}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def call_pallas(
+    form: Form,
+    leaves: list[Leaf],
+    numbers: jax.Array,
+    counts: jax.Array,
+    salts: jax.Array,
+    rule: Rule,
+    *,
+    platform: str,
+    interpret: bool = False,
+) -> list[Leaf]:
+    """The step on leaves, in place; arguments as those of `call_kernel`.
+
+    Args:
+        form: of all of them.
+        leaves: what the step starts from.
+        numbers: the 11 of the step, float32.
+        counts: the two counters of the dither, uint32.
+        salts: 3 numbers a leaf, uint32.
+        rule: of the step.
+        platform: what it is compiled for: "cuda", "rocm" or "tpu".
+        interpret: run the kernel as plain JAX operations instead, on any platform.
+
+    Returns:
+        The leaves after the step.
+    """
+    step, block = functools.partial(step_tile, form=form, rule=rule), block_of(form)
+    assert block is not None
+
+    def on(leaf: Leaf, salts: jax.Array) -> Leaf:
+        view = view_of(jnp.shape(leaf.param), block, platform)
+        return _call(step, view, leaf, (numbers, counts, salts), platform, interpret)
+
+    return [on(leaf, salts[i]) for i, leaf in enumerate(leaves)]
+
+
+def _call(
+    step: Callable[..., Leaf],
+    view: View,
+    leaf: Leaf,
+    scalars: tuple[jax.Array, jax.Array, jax.Array],
+    platform: str,
+    interpret: bool,
+) -> Leaf:
+    shapes, per_block = _each(leaf, view.shape, view.blocks), _each(leaf, False, True)
+    arrays = [jnp.reshape(x, shape) for x, shape in zip(jax.tree.leaves(leaf), shapes, strict=True)]
+    specs = _each(leaf, view.elements(), view.numbers())
+    treedef, changed, first = jax.tree.structure(leaf), arrays[1:], len(scalars)
+
+    def kernel(*refs: Any) -> None:
+        tile = tuple(pl.program_id(axis) for axis in range(3))
+        given = [[ref[i] for i in range(x.size)] for ref, x in zip(refs, scalars, strict=False)]
+        before, after = refs[first : first + len(arrays)], refs[first + len(arrays) :]
+        values = [view.read(ref, tile) if own else ref[...] for ref, own in zip(before, per_block, strict=True)]
+        new = jax.tree.leaves(step(treedef.unflatten(values), *given, places(view, tile)))
+        for ref, x, own in zip(after, new, per_block[1:], strict=True):
+            ref[...] = view.written(ref, x, tile) if own else x
+
+    stepped = pl.pallas_call(
+        kernel,
+        out_shape=jax.eval_shape(lambda: changed),  # with the axes of shard_map over which they vary
+        grid=view.grid,
+        in_specs=[*(scalars_for(platform) for _ in scalars), *specs],
+        out_specs=specs[1:],
+        input_output_aliases={first + 1 + i: i for i in range(len(changed))},
+        interpret=interpret,
+        name="adamx_step",
+        **options_for(platform, view),
+    )(*scalars, *arrays)
+    new = [jnp.reshape(x, jnp.shape(like)) for x, like in zip(stepped, arrays_of(leaf), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(leaf._replace(gradient=None)), new)
+
+
+def _each(leaf: Leaf, elements: T, numbers: T) -> list[T]:
+    """One thing for each array of a leaf with a number an element, another for those with one a block."""
+    kinds = [[elements, numbers, numbers] if isinstance(x, Quantized) else [elements] for x in leaf if x is not None]
+    return [kind for of in kinds for kind in of]

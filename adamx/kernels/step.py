@@ -1,0 +1,105 @@
+"""`step`: the optimizer's part of a training step, in one pass where there is one."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core.state import check_state
+from adamx.kernels.call import call_kernel
+from adamx.kernels.choice import choose
+from adamx.kernels.fused import Fused
+from adamx.kernels.layout import Form, Kernel, Leaf, Rule, form_of
+from adamx.kernels.native import backend
+from adamx.kernels.one_pass import one_pass
+from adamx.kernels.pallas.call import pallas_kernel
+from adamx.kernels.pallas.compilers import PLATFORMS
+from adamx.kernels.tree import take_apart
+from adamx.precision.wrapping import Wrapping
+from adamx.storage.codec import shapes
+from adamx.trees import check_fits
+
+
+def step(
+    tx: optax.GradientTransformation,
+    gradients: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    **extra: Any,
+) -> tuple[optax.Params, optax.OptState]:
+    """Takes an optimizer step: `update` and `optax.apply_updates`, for any transformation.
+
+    For `fused_adam` and `fused_adamw`, alone or inside `with_master_weights` or `with_stochastic_rounding`, jitted code
+    for a CPU makes one pass over memory: it reads gradient, parameter and moments of an element once and writes them
+    once. Donate `params` and `state`, so that it writes in place. Float32 results are within 2 units in the last place
+    of those of the composed stages; codes and their random bits are equal. An update is not rounded to the dtype of
+    the gradients on its way to the parameters. For a GPU or TPU it does the same with int8 and dithered moments, in
+    leaves of 16,384 elements or more whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is
+    as good for float32. Sharded arrays under plain `jit`, derivatives and vmap take the composed stages; inside
+    `jax.shard_map` the kernel works on the shards.
+
+    Args:
+        tx: any transformation.
+        gradients: a tree of the parameters' structure and shapes.
+        state: what `tx.init(params)` or the last step returned.
+        params: a tree of arrays.
+        **extra: for `tx.update`.
+
+    Returns:
+        Parameters and state after the step, in the types that came.
+
+    Raises:
+        ValueError, TypeError: as `tx.update` does.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> params, tx = jnp.ones(2), optax.sgd(0.5)
+        >>> adamx.step(tx, jnp.ones(2), tx.init(params), params)[0]
+        Array([0.5, 0.5], dtype=float32)
+    """
+    wrapping = tx if isinstance(tx, Wrapping) else None
+    fused = tx if wrapping is None else wrapping.inner
+    if not isinstance(fused, Fused) or fused.backend == "xla":
+        return _composed(tx, gradients, state, params, extra)
+    recipe, offsets = fused.recipe, extra.get("dither_offset")
+    moments = take_apart(state, wrapping, recipe.stages).moments
+    check_fits(gradients, params)
+    check_fits(params, shapes(check_state(type(moments), moments).mu), "parameter", "moment")
+    flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
+
+    def fast(kernel: Kernel, *arrays: jax.Array) -> list[jax.Array]:
+        numbers, offsets, gradients, params, state = treedef.unflatten(arrays)
+        return jax.tree.leaves(one_pass(kernel, recipe.replace(**numbers), wrapping, gradients, params, state, offsets))
+
+    def plain(*arrays: jax.Array) -> list[jax.Array]:
+        numbers, offsets, gradients, params, state = treedef.unflatten(arrays)
+        again = recipe.replace(**numbers).build()
+        wrapped = again if wrapping is None else wrapping.around(again)
+        given = {} if offsets is None else {"dither_offset": offsets}
+        return jax.tree.leaves(_composed(wrapped, gradients, state, params, given))
+
+    changed = jax.tree.structure((params, state))
+    like = range(len(flat) - changed.num_leaves, len(flat))
+    on_cpu = functools.partial(fast, NATIVE) if backend().name == "native" else plain
+    others = {platform: functools.partial(fast, pallas_kernel(platform)) for platform in PLATFORMS}
+    return changed.unflatten(choose(on_cpu, plain, like, *map(jnp.asarray, flat), others=others))
+
+
+def _call_native(
+    form: Form, leaves: list[Leaf], numbers: jax.Array, counts: jax.Array, salts: jax.Array, rule: Rule
+) -> list[Leaf]:
+    precise1, precise2 = (rule.precise and float(b) >= 0.5 for b in (rule.b1, rule.b2))
+    of_averages = {"precise1": precise1, "precise2": precise2}
+    return call_kernel(form, leaves, numbers, counts, salts, nesterov=rule.nesterov, alone=rule.alone, **of_averages)
+
+
+NATIVE = Kernel(form_of, _call_native)
+
+
+def _composed(
+    tx: optax.GradientTransformation, gradients: Any, state: Any, params: Any, extra: dict[str, Any]
+) -> tuple[Any, Any]:
+    updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
+    return optax.apply_updates(params, updates), state

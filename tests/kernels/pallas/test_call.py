@@ -1,0 +1,184 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adamx
+from adamx.kernels.layout import DITHERED, INT8, PLAIN, STOCHASTIC, Leaf
+from adamx.kernels.one_pass import one_pass
+from adamx.kernels.pallas.call import block_of, pallas_form, pallas_kernel
+from adamx.kernels.pallas.compilers import PLATFORMS
+from adamx.storage import Float, Int8
+from tests.backends import differing, ulps
+
+CODED, HALF = Int8(128, 0), Float("bfloat16", stochastic=True)
+INT8_MOMENTS = {"mu_dtype": CODED, "nu_dtype": CODED}
+STORAGES = {
+    "int8": INT8_MOMENTS,
+    "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
+    "int8 v": {"mu_dtype": "bfloat16", "nu_dtype": CODED},
+    "narrow int8": {"mu_dtype": Int8(64, 0, seed=3), "nu_dtype": Int8(64, 0)},
+}
+WRAPPERS = {
+    "float32": (lambda tx: tx, "float32"),
+    "bfloat16": (lambda tx: tx, "bfloat16"),
+    "master weights": (adamx.with_master_weights, "bfloat16"),
+    "stochastic rounding": (adamx.with_stochastic_rounding, "bfloat16"),
+}
+SHAPES = {"vector": (16384,), "matrix": (80, 384), "three": (3, 48, 256), "four": (2, 3, 40, 128), "odd": (37, 1024)}
+OUTSIDE = {"small": (2, 128), "narrow": (1024, 24)}
+RATE = 0.125
+BAR = {"float32": 4, "bfloat16": 2}
+"""Units in the last place of a parameter or an update: five operations lead to one; XLA rounds it to bfloat16."""
+CASES = [*((storage, "float32") for storage in STORAGES), *(("int8", w) for w in WRAPPERS if w != "float32")]
+CALLS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+
+
+def tree(seed, dtype, shapes):
+    """Numbers of 8 digits, whose squares are exact in float32."""
+    random = np.random.default_rng(seed)
+    return {k: jnp.asarray(random.standard_normal(shape), "bfloat16").astype(dtype) for k, shape in shapes.items()}
+
+
+def interpreted(tx, platform):
+    """`adamx.step` by the kernel of a platform, as plain operations."""
+    inner = getattr(tx, "inner", tx)
+    kernel, wrapping = pallas_kernel(platform, interpret=True), None if inner is tx else tx
+
+    def step(params, state, gradients, offsets=None):
+        return one_pass(kernel, inner.recipe, wrapping, gradients, params, state, offsets)
+
+    return jax.jit(step)
+
+
+def check(tx, platform, dtype, shapes, offsets=None):
+    """Two steps of the kernel from where XLA's are; with β = 1/2 averages round once in any order of operations."""
+    step, update = interpreted(tx, platform), jax.jit(tx.update)
+    params = tree(0, dtype, shapes)
+    state, extra = tx.init(params), {} if offsets is None else {"dither_offset": offsets}
+    for t in (1, 2):
+        gradients = tree(t, dtype, shapes)
+        got, after = step(params, state, gradients, offsets)
+        updates, state = update(gradients, state, params, **extra)
+        moments = [getattr(x, "inner", x)[0] for x in (after, state)]
+        assert differing(moments[0], moments[1]) == []
+        before, params = params, jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
+        for name, p in got.items():
+            assert ulps(p, params[name], jnp.maximum(jnp.abs(before[name]), RATE)) <= BAR[dtype], name
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("storage", "wrapper"), CASES)
+def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
+    wrap, dtype = WRAPPERS[wrapper]
+    tx = wrap(adamx.fused_adamw(RATE, 0.5, 0.5, weight_decay=0.5, **STORAGES[storage]))
+    check(tx, platform, dtype, {"matrix": (80, 256), "small": (2, 128)})
+
+
+@pytest.mark.parametrize(("platform", "offset"), [("cuda", False), ("tpu", True)])
+def test_leaves_of_any_rank_and_their_shards(platform, offset):
+    places = {name: tuple(range(256, 256 + len(shape))) for name, shape in SHAPES.items()} if offset else None
+    check(adamx.fused_adam(RATE, 0.5, 0.5, **INT8_MOMENTS), platform, "float32", SHAPES, places)
+
+
+def test_hyperparameters_may_be_traced():
+    def step(kernel, rate, params, state):
+        tx = adamx.fused_adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS)
+        return one_pass(kernel, tx.recipe, None, params, params, state, None)
+
+    params = tree(0, "float32", {"matrix": (128, 128)})
+    state = adamx.fused_adam(0.1, **INT8_MOMENTS).init(params)
+    got = jax.jit(functools.partial(step, pallas_kernel("tpu", interpret=True)))(RATE, params, state)[0]
+    x = params["matrix"]
+    np.testing.assert_allclose(got["matrix"], x - RATE * x / (jnp.abs(x) + 1e-8), atol=1e-7)
+
+
+def leaf(shape=(128, 256), dtype="float32", mu="int8", nu="int8", blocks=(128, 128)):
+    tx = adamx.adam(
+        0.1,
+        mu_dtype=Int8(blocks[0], 0) if mu == "int8" else mu,
+        nu_dtype=Int8(blocks[1], 0) if nu == "int8" else nu,
+    )
+    params = jnp.zeros(shape, dtype)
+    moments = tx.init(params)[0]
+    codecs = [
+        Int8(size, 0) if kind == "int8" else Float(kind, stochastic=kind == "bfloat16")
+        for kind, size in zip((mu, nu), blocks, strict=True)
+    ]
+    return Leaf(params, params, None, moments.mu, moments.nu), tuple(codecs)
+
+
+def test_what_the_kernel_takes():
+    for platform in CALLS:
+        form = pallas_form(*leaf(), PLAIN, platform)
+        assert (form.mu, form.nu, block_of(form)) == ((INT8, 128), (INT8, 128), 128)
+        assert pallas_form(*leaf(mu="bfloat16", nu="bfloat16"), PLAIN, platform).nu[0] == DITHERED
+        assert pallas_form(*leaf(nu="float32"), PLAIN, platform) is not None
+        assert pallas_form(*leaf(dtype="bfloat16"), STOCHASTIC, platform) is not None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"shape": (8, 256)},
+        {"shape": (128, 200)},
+        {"shape": ()},
+        {"dtype": "float16"},
+        {"mu": "float32", "nu": "float32"},
+        {"blocks": (64, 128)},
+        {"blocks": (48, 48), "shape": (128, 480)},
+    ],
+)
+def test_what_is_left_to_xla(arguments):
+    for platform in CALLS:
+        assert pallas_form(*leaf(**arguments), PLAIN, platform) is None
+
+
+def test_what_a_tpu_leaves_to_xla():
+    for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}):
+        assert pallas_form(*leaf(**arguments), PLAIN, "cuda") is not None
+        assert pallas_form(*leaf(**arguments), PLAIN, "tpu") is None
+
+
+@pytest.mark.parametrize("platform", CALLS)
+@pytest.mark.parametrize(("storage", "wrapper"), [case for case in CASES if case[0] != "narrow int8"])
+def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
+    wrap, dtype = WRAPPERS[wrapper]
+    tx = wrap(adamx.fused_adamw(1e-3, **STORAGES[storage]))
+    shapes = {"two": (64, 512), "three": (3, 40, 256), **OUTSIDE}
+    params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
+    step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p), donate_argnums=(0, 1))
+    text = step.trace(params, jax.eval_shape(tx.init, params), params).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count(f"@{CALLS[platform]}(") == (2 if platform in PLATFORMS else 0)
+    assert "gather" not in text
+
+
+def test_float32_moments_are_left_to_xla():
+    tx, params = adamx.fused_adam(1e-3), jnp.ones((256, 256))
+    step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
+    for platform, call in CALLS.items():
+        text = step.trace(params, tx.init(params)).lower(lowering_platforms=(platform,)).as_text()
+        assert call not in text
+
+
+@pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX keeps shard_map elsewhere")
+def test_inside_shard_map_the_kernel_works_on_the_shards():
+    tx, spec = adamx.fused_adam(1e-3, **INT8_MOMENTS), jax.sharding.PartitionSpec("data")
+    mesh, params = jax.sharding.Mesh(jax.devices()[:1], ("data",)), jnp.ones((256, 256))
+
+    def step(p):
+        offsets = adamx.storage.shard_offsets(p, spec)
+        return adamx.step(tx, p, tx.init(p), p, dither_offset=offsets)[0]
+
+    sharded = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec))
+    for platform in PLATFORMS:
+        assert CALLS[platform] in sharded.trace(params).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_lowered_for_several_platforms_at_once_xla_does_the_work():
+    tx, params = adamx.fused_adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
+    step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
+    text = step.trace(params, tx.init(params)).lower(lowering_platforms=("cuda", "tpu")).as_text()
+    assert not any(call in text for call in CALLS.values())

@@ -1,0 +1,104 @@
+import jax.numpy as jnp
+import pytest
+
+from adamx.kernels.layout import (
+    DITHERED,
+    FLOAT32,
+    INT8,
+    MANY,
+    MASTER,
+    NEAREST,
+    PLAIN,
+    STOCHASTIC,
+    Form,
+    Leaf,
+    arrays_of,
+    calls,
+    form_of,
+    without_many_small,
+)
+from adamx.storage import Float, Int8
+from adamx.storage.codec import Quantized
+
+X, CODED = jnp.zeros((4, 64)), Int8(64, 0)
+FULL = (Float(), Float())
+
+
+def leaf(shape=(4, 64), g=jnp.float32, p=jnp.float32, mu=jnp.float32, nu=jnp.float32):
+    return Leaf(jnp.zeros(shape, g), jnp.zeros(shape, p), None, jnp.zeros(shape, mu), jnp.zeros(shape, nu))
+
+
+def coded(first, second):
+    return Leaf(X, X, None, first.encode(X, jnp.zeros(X.shape, jnp.uint32), square=False), second.zeros(X, square=True))
+
+
+def test_what_the_kernel_takes():
+    assert form_of(leaf(), FULL, PLAIN) == Form(("float32", "float32"), PLAIN, (FLOAT32, 1), (FLOAT32, 1))
+    half = form_of(leaf(g=jnp.bfloat16, p=jnp.bfloat16, mu=jnp.bfloat16), (Float("bfloat16", True), Float()), MASTER)
+    assert half == Form(("bfloat16", "bfloat16"), MASTER, (DITHERED, 1), (FLOAT32, 1))
+    nearest = (Float("bfloat16", stochastic=False), Float())
+    assert form_of(leaf(mu=jnp.bfloat16), nearest, PLAIN).mu == (NEAREST, 1)
+    assert form_of(leaf(shape=()), FULL, PLAIN) is not None
+
+
+def test_float32_parameters_have_nothing_behind_them():
+    assert form_of(leaf(), FULL, MASTER).weights == PLAIN
+    assert form_of(leaf(), FULL, STOCHASTIC).weights == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "weights"),
+    [
+        ({"shape": (0, 3)}, PLAIN),
+        ({"shape": (1,) * 9}, PLAIN),
+        ({"g": jnp.complex64}, PLAIN),
+        ({"p": jnp.complex64}, PLAIN),
+        ({"p": jnp.float8_e4m3fn}, PLAIN),
+        ({"mu": jnp.float16}, PLAIN),
+        ({"nu": jnp.float8_e5m2}, PLAIN),
+        ({"p": jnp.float16}, STOCHASTIC),
+    ],
+)
+def test_what_is_left_to_xla(arguments, weights):
+    assert form_of(leaf(**arguments), FULL, weights) is None
+
+
+def test_codecs_of_others_are_left_to_xla():
+    class Mine(Float):
+        pass
+
+    assert form_of(leaf(), (Mine(), Float()), PLAIN) is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "taken"), [((64, 64), True), ((32, 64), True), ((24, 64), False), ((2048, 64), False)]
+)
+def test_blocks_nest_and_are_not_long(blocks, taken):
+    codecs = tuple(Int8(block, 0) for block in blocks)
+    quantized = [Quantized(X, X, X)] * 2
+    form = form_of(Leaf(X, X, None, *quantized), codecs, PLAIN)
+    assert (form is not None) is taken
+    assert form is None or (form.mu, form.nu) == ((INT8, blocks[0]), (INT8, blocks[1]))
+
+
+def test_a_call_has_leaves_of_one_form_and_not_too_many():
+    one, other = form_of(leaf(), FULL, PLAIN), form_of(leaf(g=jnp.bfloat16), FULL, PLAIN)
+    grouped = calls([one, None, other, *[one] * 70])
+    assert sorted(i for _, members in grouped for i in members) == [0, *range(2, 73)]
+    assert all(form.aliased * len(members) <= 96 for form, members in grouped)
+    assert [form for form, _ in grouped] == [one, one, one, other]
+
+
+def test_arrays_of_a_leaf_in_the_order_of_the_kernel():
+    quantized = Quantized("codes", "scale", "top")
+    assert arrays_of(Leaf("g", "p", "r", "mu", quantized)) == ["p", "r", "mu", *quantized]
+    assert arrays_of(Leaf("g", "p", None, "mu", "nu")) == ["p", "mu", "nu"]
+
+
+def test_small_float32_leaves_are_left_to_xla_where_there_are_many():
+    small, large, half = leaf(), leaf(shape=(256, 128)), leaf(p=jnp.bfloat16)
+    forms = [form_of(one, FULL, PLAIN) for one in (small, large, half)]
+    few = [forms[0]] * MANY, [small] * MANY
+    assert without_many_small(*few) == few[0]
+    got = without_many_small([*forms, *few[0]], [small, large, half, *few[1]])
+    assert got == [None, *forms[1:], *[None] * MANY]

@@ -1,0 +1,159 @@
+"""The fused step against the composed one: equal codes, and float32 within two units in the last place."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx.storage import Float, Int8
+from tests.backends import differing, jitted, needs_kernel, ulps
+
+SHAPES = {"matrix": (64, 128), "odd": (3, 5, 37), "row": (1, 1), "vector": (4500,), "scalar": (), "empty": (0, 4)}
+INT8 = Int8(block_size=64, min_size=0)
+STORAGES = {
+    "float32": {},
+    "bfloat16 m": {"mu_dtype": "bfloat16"},
+    "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
+    "nearest": {"mu_dtype": Float("bfloat16", stochastic=False), "nu_dtype": Float("bfloat16", stochastic=False)},
+    "int8": {"mu_dtype": INT8, "nu_dtype": INT8},
+    "nesting int8": {"mu_dtype": Int8(32, 0, seed=3), "nu_dtype": INT8},
+    "int8 m": {"mu_dtype": INT8},
+    "nearest m, int8 v": {"mu_dtype": Float("bfloat16", stochastic=False), "nu_dtype": INT8},
+    "float16, left to XLA": {"mu_dtype": "float16", "nu_dtype": "float16"},
+}
+RULES = {
+    "adam": adamx.fused_adam,
+    "nesterov": functools.partial(adamx.fused_adam, nesterov=True),
+    "precise": functools.partial(adamx.fused_adam, precise=True),
+    "eps": functools.partial(adamx.fused_adam, eps=1e-4, eps_root=1e-6),
+    "adamw": functools.partial(adamx.fused_adamw, weight_decay=0.1, mask={name: name != "odd" for name in SHAPES}),
+}
+WRAPPERS = {
+    "float32": (lambda tx: tx, "float32"),
+    "float16": (lambda tx: tx, "float16"),
+    "bfloat16": (lambda tx: tx, "bfloat16"),
+    "master weights": (adamx.with_master_weights, "bfloat16"),
+    "float16 master weights": (adamx.with_master_weights, "float16"),
+    "stochastic rounding": (adamx.with_stochastic_rounding, "bfloat16"),
+}
+
+
+def tree(seed, dtype="float32", scale=1.0):
+    """Normal numbers, every third one shrunk by up to 10^9, every seventh one 0."""
+    random = np.random.default_rng(seed)
+
+    def leaf(shape):
+        x = scale * random.standard_normal(shape)
+        x *= np.where(random.random(shape) < 1 / 3, 10 ** random.uniform(-9, 0, shape), 1)
+        return jnp.asarray(np.where(random.random(shape) < 1 / 7, 0, x), dtype)
+
+    return {name: leaf(shape) for name, shape in SHAPES.items()}
+
+
+def steps(rule, wrap, dtype, count=4, **arguments):
+    """(got, expected, before, gradients) of each step, all from what XLA's step before left.
+
+    Gradients have 8 digits, so that their squares are exact.
+    """
+    native, composed = (jitted(wrap(rule(backend=backend, **arguments))) for backend in ("auto", "xla"))
+    params = tree(0, dtype)
+    state = wrap(rule(backend="xla", **arguments)).init(params)
+    for t in range(count):
+        gradients = jax.tree.map(lambda g: g.astype(dtype), tree(t + 1, "bfloat16", 10.0 ** (t - 2)))
+        before = (params, state)
+        params, state = composed(*before, gradients)
+        yield native(*before, gradients), (params, state), before, gradients
+
+
+def moments_of(state):
+    return next(x for x in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(x, "mu"))
+
+
+BARS = {"bfloat16": 4, "float16": 4}
+"""Units in the last place that a parameter may differ by, else 2.
+
+XLA rounds a half-precision parameter with nothing behind it three times: its direction, its update and itself.
+"""
+
+
+@needs_kernel
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("storage", STORAGES)
+def test_codes_and_random_bits_are_those_of_xla(storage, wrapper):
+    # With β = 1/2 and gradients of 8 digits an average is rounded once in any order of operations, so that nothing may
+    # differ but the parameters and what hangs on their last bits.
+    wrap, dtype = WRAPPERS[wrapper]
+    rule = functools.partial(adamx.fused_adam, 1e-2, b1=0.5, b2=0.5, **STORAGES[storage])
+    for (params, state), (expected_params, expected), before, _ in steps(rule, wrap, dtype):
+        assert differing(moments_of(state), moments_of(expected)) == []
+        for name, p in params.items():
+            assert ulps(p, expected_params[name], before[0][name]) <= BARS.get(wrapper, 2), name
+
+
+@needs_kernel
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("rule", RULES)
+def test_float32_is_within_2_ulp_of_xla(rule, wrapper):
+    wrap, dtype = WRAPPERS[wrapper]
+    for got, expected, (before, state), gradients in steps(functools.partial(RULES[rule], 1e-2), wrap, dtype):
+        mine, theirs, old = map(moments_of, (got[1], expected[1], state))
+        for name in SHAPES:
+            terms = jnp.maximum(jnp.abs(old.mu[name]), jnp.abs(gradients[name].astype(jnp.float32)) * 0.1)
+            assert ulps(mine.mu[name], theirs.mu[name], terms) <= 2, name
+            assert ulps(mine.nu[name], theirs.nu[name]) <= 2, name
+            assert ulps(got[0][name], expected[0][name], before[name]) <= BARS.get(wrapper, 2), name
+
+
+@needs_kernel
+@pytest.mark.parametrize("leaves", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 5, 1000])
+def test_from_zero_the_update_itself_is_within_2_ulp_of_xla(leaves, count):
+    # XLA divides by a weight that leaves share otherwise than by one of a single leaf; the kernel does as it does.
+    params = {str(i): jnp.zeros(5000) for i in range(leaves)}
+    gradients, moments = (
+        {name: jnp.asarray(x) for name, x in zip(params, normal(leaves, s), strict=True)} for s in (1, 2)
+    )
+    state = adamx.fused_adam(1e-2).init(params)
+    squares = jax.tree.map(jnp.square, moments)
+    state = (state[0]._replace(count=jnp.int32(count), mu=moments, nu=squares), *state[1:])
+    got, expected = (jitted(adamx.fused_adam(1e-2, backend=b))(params, state, gradients)[0] for b in ("auto", "xla"))
+    assert max(ulps(got[name], expected[name]) for name in params) <= 2
+
+
+def normal(leaves, seed):
+    return np.random.default_rng(seed).standard_normal((leaves, 5000)).astype(np.float32)
+
+
+@needs_kernel
+def test_a_long_run_ends_where_xla_ends():
+    ends = []
+    for backend in ("auto", "xla"):
+        tx = adamx.fused_adamw(optax.cosine_decay_schedule(1e-2, 100), weight_decay=0.01, backend=backend)
+        params = tree(0)
+        state, step = tx.init(params), jitted(tx)
+        for t in range(100):
+            params, state = step(params, state, tree(t + 1))
+        ends.append((params, state))
+    assert differing(ends[0][1], ends[1][1]) == []
+    for name in SHAPES:
+        np.testing.assert_allclose(ends[0][0][name], ends[1][0][name], rtol=0, atol=1e-5)
+
+
+@needs_kernel
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e30, 3e38, 1e-30, 1e-45, -0.0])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_gradients_at_the_ends_of_the_range(storage, value):
+    rule = functools.partial(adamx.fused_adam, 1e-2, b1=0.5, b2=0.5, **STORAGES[storage])
+    native, composed = (jitted(rule(backend=backend)) for backend in ("auto", "xla"))
+    params = {"w": jnp.ones((2, 96))}
+    state = rule(backend="xla").init(params)
+    for t in range(3):
+        gradients = {"w": jnp.full((2, 96), 0.25).at[0, 5].set(value if t == 1 else 0.5)}
+        got = native(params, state, gradients)
+        params, state = composed(params, state, gradients)
+        assert differing(got[1][0], state[0]) == []
+        assert ulps(got[0]["w"], params["w"], 1.0) <= 2

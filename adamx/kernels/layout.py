@@ -13,8 +13,8 @@ from adamx.storage.codec import Codec, Quantized, Stored
 MAX_RANK = 8
 BLOCKS = range(16, 1024 + 1, 16)
 """Sizes of int8 blocks: whole vectors, and no more than the kernel works on at a time."""
-SMALL, MANY = 32_768, 128
-"""Float32 leaves of fewer elements than the first are left to XLA where there are more of them than the second."""
+TINY, SMALL, MANY = 512, 32_768, 128
+"""Float32 leaves that XLA steps as fast have fewer elements than the first; than the second, if there are many."""
 
 ALIASED_PER_CALL = 96
 """Arrays that one call updates in place; the time to compile a call grows with their square."""
@@ -115,20 +115,24 @@ def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
     return (FLOAT32, 1) if dtype == jnp.float32 else None
 
 
-def without_many_small(forms: list[Form | None], leaves: list[Leaf]) -> list[Form | None]:
-    """The forms, without those of small float32 leaves where there are many of them.
+def worthwhile(forms: list[Form | None], leaves: list[Leaf]) -> list[Form | None]:
+    """The forms, without those of float32 leaves that XLA steps as fast: tiny ones, and small ones among many.
 
-    Each array of a call costs a fraction of a microsecond; of a small leaf in float32, XLA's own loops are done by then.
+    A call costs microseconds, and each array of it a fraction of one; XLA's own loop over such a leaf is done by then.
     """
 
-    def small(form: Form | None, leaf: Leaf) -> bool:
-        floats = form is not None and form.dtypes[1] == "float32" and form.mu[0] == form.nu[0] == FLOAT32
-        return floats and jnp.size(leaf.param) < SMALL
+    def below(limit: int) -> list[bool]:
+        return [
+            form is not None
+            and form.dtypes[1] == "float32"
+            and form.mu[0] == form.nu[0] == FLOAT32
+            and jnp.size(leaf.param) < limit
+            for form, leaf in zip(forms, leaves, strict=True)
+        ]
 
-    smalls = [small(form, leaf) for form, leaf in zip(forms, leaves, strict=True)]
-    if sum(smalls) <= MANY:
-        return forms
-    return [None if is_small else form for form, is_small in zip(forms, smalls, strict=True)]
+    small = below(SMALL)
+    left = small if sum(small) > MANY else below(TINY)
+    return [None if is_left else form for form, is_left in zip(forms, left, strict=True)]
 
 
 def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:

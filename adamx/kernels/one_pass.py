@@ -9,7 +9,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.state import DitheredMomentsState, increment
-from adamx.kernels.layout import MASTER, PLAIN, STOCHASTIC, Form, Kernel, Leaf, Rule, calls, without_many_small
+from adamx.kernels.layout import MASTER, PLAIN, STOCHASTIC, Form, Kernel, Leaf, Rule, calls, worthwhile
 from adamx.kernels.recipe import Recipe
 from adamx.kernels.tree import Parts, leaves_of, put_together, take_apart, with_leaves
 from adamx.precision.stochastic_rounding import StochasticRoundingState
@@ -50,7 +50,7 @@ def one_pass(
     leaves = leaves_of(treedef, gradients, params, before)
     dithers_sum = recipe.precise and numerics.needs_dither(float(b2))
     taken = [None if dithers_sum else kernel.form_of(leaf, codecs, weights) for leaf in leaves]
-    forms = without_many_small(taken, leaves)
+    forms = worthwhile(taken, leaves)
     decays = _decaying(recipe, params, treedef)
 
     others = _without(forms, treedef, leaves, decays, offsets)

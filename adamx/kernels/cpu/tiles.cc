@@ -1,7 +1,6 @@
 // The step on a leaf, tile by tile. Compiled once for each set of instructions, under the name ADAMX_ISA.
 #include <algorithm>
 #include <cfloat>
-#include <type_traits>
 
 #include "dither.h"
 #include "floats.h"

@@ -32,7 +32,9 @@ OUTSIDE = {"small": (2, 128), "narrow": (1024, 24)}
 RATE = 0.125
 BAR = {"float32": 4, "bfloat16": 2}
 """Units in the last place of a parameter or an update: five operations lead to one; XLA rounds it to bfloat16."""
-CASES = [*((storage, "float32") for storage in STORAGES), *(("int8", w) for w in WRAPPERS if w != "float32")]
+ALWAYS = [("int8", "float32"), ("bfloat16", "float32"), ("int8", "master weights")]
+MORE = [("int8 v", "float32"), ("narrow int8", "float32"), ("int8", "bfloat16"), ("int8", "stochastic rounding")]
+CASES = [*ALWAYS, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
 
 

@@ -84,13 +84,18 @@ def known(value: Scalar) -> float | None:
     return float(value)
 
 
-def nonnegative(name: str, value: Any) -> Scalar:
-    """A finite number of at least 0, else TypeError or ValueError; a traced one passes unread."""
+def at_least(name: str, value: Any, lowest: float) -> Scalar:
+    """A finite number of at least `lowest`, else TypeError or ValueError; a traced one passes unread."""
     checked = scalar(name, value)
     number = known(checked)
-    if number is not None and not (0 <= number < math.inf):
-        raise ValueError(f"{name} must be a finite number of at least 0, got {number}")
+    if number is not None and not (lowest <= number < math.inf):
+        raise ValueError(f"{name} must be a finite number of at least {lowest}, got {number}")
     return checked
+
+
+def nonnegative(name: str, value: Any) -> Scalar:
+    """A finite number of at least 0, else TypeError or ValueError; a traced one passes unread."""
+    return at_least(name, value, 0)
 
 
 def decay_rate(name: str, value: Any, *, precise: bool = False) -> Scalar:

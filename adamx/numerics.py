@@ -97,20 +97,34 @@ def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:
     1e30 would make steps of 1e10 α. With the default rates none is longer than 2 α. optax's m gets there only in steps
     in which its v is infinite. An infinite m becomes NaN, by `m - m`: it must show.
     """
-    if jnp.iscomplexobj(m):
-        return jax.lax.complex(bound_first_moment(m.real, largest), bound_first_moment(m.imag, largest))
-    return _clamp(m, min(_first_moment_limit(m.dtype), largest)) - (m - m)
+    return clamp(m, min(_first_moment_limit(m.dtype), largest)) - (m - m)
+
+
+def saturate_first_moment(m: jax.Array, largest: float) -> jax.Array:
+    """Holds m so far below the largest number of its storage that the next mean cannot overflow by rounding.
+
+    For AdaMax, which squares nothing. An infinite m becomes NaN, by `m - m`: it must show.
+    """
+    return clamp(m, min(below_largest(m.dtype), largest)) - (m - m)
+
+
+def below_largest(dtype: DTypeLike) -> float:
+    """A number so far below the largest of a dtype that sums and quotients of it do not overflow by rounding."""
+    return float(jnp.finfo(dtype).max) * (1 - 2.0**-7)
 
 
 def clamp_look_ahead(m: jax.Array) -> jax.Array:
     """NAdam's m̂, which adds the gradient itself, held within the limit of m; NaN stays NaN."""
-    if jnp.iscomplexobj(m):
-        return jax.lax.complex(clamp_look_ahead(m.real), clamp_look_ahead(m.imag))
-    return _clamp(m, _first_moment_limit(m.dtype))
+    return clamp(m, _first_moment_limit(m.dtype))
 
 
-def _clamp(x: jax.Array, limit: float) -> jax.Array:
-    """Two selects in a row, which become a minimum and a maximum; XLA's own clamp would make it recompute x."""
+def clamp(x: jax.Array, limit: Scalar) -> jax.Array:
+    """Real x, or each part of a complex x, held within ± limit; NaN stays NaN.
+
+    Two selects in a row, which become a minimum and a maximum; XLA's own clamp would make it recompute x.
+    """
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(clamp(x.real, limit), clamp(x.imag, limit))
     low = jnp.where(x > limit, limit, x)
     return jnp.where(low < -limit, -limit, low)
 

@@ -37,7 +37,7 @@ def _divide(moment: Tree, weight: jax.Array) -> Tree:
     return jax.tree.map(formula, moment)
 
 
-def _update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
+def update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
     """The gradient's dtype; float32 for a float8 gradient, complex where the parameter is."""
     dtype = jnp.result_type(g)
     if jnp.finfo(dtype).bits < 16 or jnp.iscomplexobj(direction) != jnp.issubdtype(dtype, jnp.complexfloating):
@@ -78,7 +78,7 @@ def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.Gradien
     def direction(m_hat: jax.Array, v_hat: jax.Array, g: jax.Array) -> tuple[jax.Array]:
         epsilons = (numerics.as_scalar(e, v_hat.dtype) for e in (eps, eps_root))
         u = numerics.direction(m_hat, v_hat, *epsilons)
-        return (u.astype(_update_dtype(g, u)),)
+        return (u.astype(update_dtype(g, u)),)
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

@@ -49,6 +49,7 @@ class Moments:
         b2: β2.
         mu_weight: what m̂ = m / weight divides by, 1-β1^t; the number 1.0 if m is corrected already.
         nu_weight: what v̂ = v / weight divides by, 1-β2^t; the number 1.0 if v is corrected already.
+        p: the power of |g| that v averages, 2; infinity where v is the decayed maximum of |g| (AdaMax).
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -66,6 +67,7 @@ class Moments:
     b2: Scalar
     mu_weight: Weight | float
     nu_weight: Weight | float
+    p: float = 2.0
 
     def replace(self, **changes: Any) -> "Moments":
         """A copy with some fields changed: how a stage of your own answers."""
@@ -95,11 +97,22 @@ def _unflatten(aux: Any, children: Any) -> NoReturn:
 jax.tree_util.register_pytree_node(Moments, _flatten, _unflatten)
 
 
-def check_is_moments(stage: str, updates: Any) -> Moments:
-    """The message itself, or a TypeError that says which stage must come before."""
+def check_is_moments(stage: str, updates: Any, *, any_p: bool = False) -> Moments:
+    """The message itself, or a TypeError that says which stage must come before.
+
+    Args:
+        stage: the stage that asks, as it is called.
+        updates: what it got.
+        any_p: whether the stage is right for every power that v may average, not for squares alone.
+    """
     if not isinstance(updates, Moments):
         raise TypeError(
             f"{stage} takes the Moments that scale_by_moments emits, got {type(updates).__name__}: "
             f"optax.chain(adamx.scale_by_moments(), adamx.{stage}, adamx.scale_by_lr(learning_rate))"
+        )
+    if updates.p != 2 and not any_p:
+        raise TypeError(
+            f"{stage} takes a v that averages squares, these Moments come from scale_by_infinity_moments: "
+            "end that with divide_by_infinity_norm()"
         )
     return updates

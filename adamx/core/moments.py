@@ -1,6 +1,8 @@
 """Stage 1, lines 5 to 8 of Algorithm 1: the two averages."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,11 +21,24 @@ from adamx.storage.codec import Stored, precision, shapes
 from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
 from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
+Mean = Callable[[jax.Array, jax.Array], jax.Array]
+"""`β2 v + (1-β2) x`, from v and x."""
+
+SecondMoment = Callable[[Mean, float, jax.Array, jax.Array, jax.Array], jax.Array]
+"""Line 8: from the mean, the largest number that the storage of v can hold, v_{t-1}, g_t and m_t to v_t."""
+
+
+def of_squares(mean: Mean, largest: float, v: jax.Array, g: jax.Array, m: jax.Array) -> jax.Array:
+    """Adam's line 8, `β2 v + (1-β2) g²`."""
+    return numerics.saturate_second_moment(mean(v, numerics.square(g)), largest)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Averages:
     """Lines 7 and 8 on one leaf, with how its moments are stored."""
 
+    second: SecondMoment
+    p: float
     b1: Scalar
     b2: Scalar
     mu_codec: Codec
@@ -59,13 +74,77 @@ class _Averages:
         threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
 
         m = numerics.ema(b1, m, g, precise=self.precise)  # line 7
-        v = numerics.ema(b2, v, numerics.square(g), precise=self.precise, threshold=threshold)  # line 8
+        if self.p == 2:
+            m = numerics.bound_first_moment(m, self.mu_codec.largest(mu))
+        else:
+            m = numerics.saturate_first_moment(m, self.mu_codec.largest(mu))
+        mean = functools.partial(numerics.ema, b2, precise=self.precise, threshold=threshold)
+        v = self.second(mean, self.nu_codec.largest(nu), v, g, m)  # line 8
 
-        m = numerics.bound_first_moment(m, self.mu_codec.largest(mu))
-        v = numerics.saturate_second_moment(v, self.nu_codec.largest(nu))
         mu_bits = None if bits is None or not self.mu_codec.dithered else lower_half(bits)
         mu = self.mu_codec.encode(m, mu, mu_bits, square=False)
         return m, v, mu, self.nu_codec.encode(v, nu, bits if self.nu_codec.dithered else None, square=True)
+
+
+def moments_of(
+    second: SecondMoment,
+    b1: Scalar,
+    b2: Scalar,
+    mu_dtype: DTypeLike | None,
+    nu_dtype: DTypeLike | None,
+    precise: bool,
+    p: float = 2.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Stage 1 with a second moment of its own: what `scale_by_moments` and the variants of line 8 are made of.
+
+    Args:
+        second: line 8 on one leaf.
+        b1: as for `scale_by_moments`, as are those that follow.
+        b2: likewise.
+        mu_dtype: likewise.
+        nu_dtype: likewise.
+        precise: likewise.
+        p: the power of |g| that v averages, see `Moments`.
+    """
+    precise = hyperparameters.flag("precise", precise)
+    b2 = hyperparameters.decay_rate(
+        "b2", b2, precise=precise
+    )  # first: where both are of half precision, b2 is the trap
+    b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
+    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
+    averages = _Averages(second, p, b1, b2, mu_codec, nu_codec, precise)
+    state_type = DitheredMomentsState if averages.dithered else MomentsState
+
+    def init(params: optax.Params) -> MomentsState | DitheredMomentsState:
+        mu, nu = map_paths(averages.zeros, 2, params)
+        return state_type(jnp.zeros([], jnp.int32), mu, nu, *([jnp.zeros([], jnp.uint32)] if averages.dithered else []))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, MomentsState | DitheredMomentsState]:
+        before = check_state(state_type, state)
+        check_fits(updates, shapes(before.mu))
+        count = increment(jnp.asarray(before.count))  # line 5
+        step = before.step + 1 if averages.dithered else count
+        columns = [before.mu, before.nu]
+        if averages.dithered or averages.dithers_sum:
+            seeds = (mu_codec.seed, nu_codec.seed)
+            columns.append(walks(updates, step, MOMENTS, seeds, extra_args.get("dither_offset")))
+        m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
+        moments = Moments(
+            count=count,
+            gradients=updates,
+            mu=m,
+            nu=v,
+            b1=b1,
+            b2=b2,
+            mu_weight=Weight(b1, count, precise),
+            nu_weight=Weight(b2, count, precise) if p == 2 else 1.0,
+            p=p,
+        )
+        return moments, state_type(count, mu, nu, *([step] if averages.dithered else []))
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 @names_hints
@@ -113,44 +192,7 @@ def scale_by_moments(
         >>> updates.round(3)
         Array([-0.1], dtype=float32)
     """
-    precise = hyperparameters.flag("precise", precise)
-    b2 = hyperparameters.decay_rate(
-        "b2", b2, precise=precise
-    )  # first: where both are of half precision, b2 is the trap
-    b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
-    averages = _Averages(b1, b2, mu_codec, nu_codec, precise)
-    state_type = DitheredMomentsState if averages.dithered else MomentsState
-
-    def init(params: optax.Params) -> MomentsState | DitheredMomentsState:
-        mu, nu = map_paths(averages.zeros, 2, params)
-        return state_type(jnp.zeros([], jnp.int32), mu, nu, *([jnp.zeros([], jnp.uint32)] if averages.dithered else []))
-
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Any, MomentsState | DitheredMomentsState]:
-        before = check_state(state_type, state)
-        check_fits(updates, shapes(before.mu))
-        count = increment(jnp.asarray(before.count))  # line 5
-        step = before.step + 1 if averages.dithered else count
-        columns = [before.mu, before.nu]
-        if averages.dithered or averages.dithers_sum:
-            seeds = (mu_codec.seed, nu_codec.seed)
-            columns.append(walks(updates, step, MOMENTS, seeds, extra_args.get("dither_offset")))
-        m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
-        moments = Moments(
-            count=count,
-            gradients=updates,
-            mu=m,
-            nu=v,
-            b1=b1,
-            b2=b2,
-            mu_weight=Weight(b1, count, precise),
-            nu_weight=Weight(b2, count, precise),
-        )
-        return moments, state_type(count, mu, nu, *([step] if averages.dithered else []))
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return moments_of(of_squares, b1, b2, mu_dtype, nu_dtype, precise)
 
 
 def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -177,7 +219,7 @@ def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransform
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, optax.OptState]:
-        moments = check_is_moments("on_first_moment(tx)", updates)
+        moments = check_is_moments("on_first_moment(tx)", updates, any_p=True)
         mu, state = inner.update(moments.mu, state, params, **extra_args)
         return moments.replace(mu=mu), state
 

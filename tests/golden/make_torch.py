@@ -1,7 +1,8 @@
-"""Writes torch.npz: float64 trajectories of torch.optim.Adam, AdamW and NAdam on one stream of gradients.
+"""Writes torch.npz: float64 trajectories of the family of Adam in torch.optim on one stream of gradients.
 
 Run `pip install torch numpy && python tests/golden/make_torch.py`. Every tenth of 300 steps is kept. NAdam runs with a
-momentum decay so large that its momentum schedule is constant, the form that Dozat's Algorithm 2 and optax have.
+momentum decay so large that its momentum schedule is constant, the form that Dozat's Algorithm 2 and optax have, and
+"nadam_default" without. RAdam runs with ε = 0 because torch corrects √v after it has added ε.
 """
 
 from pathlib import Path
@@ -14,6 +15,16 @@ SETTINGS = {
     "adam_eps": (torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 1e-3}),
     "adamw": (torch.optim.AdamW, {"weight_decay": 0.1}),
     "nadam": (torch.optim.NAdam, {"momentum_decay": 1e6}),
+    "nadam_default": (torch.optim.NAdam, {}),
+    "nadamw": (
+        torch.optim.NAdam,
+        {"momentum_decay": 1e6, "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
+    "amsgrad": (torch.optim.Adam, {"amsgrad": True}),
+    "adamax": (torch.optim.Adamax, {}),
+    "adamax_eps": (torch.optim.Adamax, {"betas": (0.8, 0.99), "eps": 1e-3}),
+    "radam": (torch.optim.RAdam, {"eps": 0.0}),
+    "radam_eps": (torch.optim.RAdam, {"eps": 1e-3}),
 }
 STEPS, EVERY, SIZE, RATE = 300, 10, 7, 1e-2
 

@@ -1,0 +1,221 @@
+"""AdaMax, Kingma & Ba (2015), section 7.1: the largest gradient instead of the mean square."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from adamx import hyperparameters, numerics
+from adamx.core.composition import chain, join, no_state
+from adamx.core.correction import correct, update_dtype
+from adamx.core.decay import Mask, add_decayed_weights
+from adamx.core.message import Weight, check_is_moments
+from adamx.core.moments import Mean, moments_of
+from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.hyperparameters import names_hints
+from adamx.numerics import Scalar
+from adamx.trees import map_leaves
+
+INFINITY = float("inf")
+
+
+@names_hints
+def scale_by_infinity_moments(
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Averages the gradients and holds the largest of their magnitudes, in place of stage 1.
+
+    `m_t = β1 m_{t-1} + (1-β1) g_t`, `u_t = max(β2 u_{t-1}, |g_t| + ε)`, from `m_0 = u_0 = 0`.
+
+    Kingma & Ba (2015), section 7.1, Algorithm 2: the limit p → ∞ of an L^p norm whose square is Adam's v for p = 2. The
+    paper has no ε; it stands where optax and torch have it. u is `nu` in the message and the state. Nothing is squared,
+    so gradients up to the largest float keep their size.
+
+    Args:
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of u a step keeps.
+        eps: ε >= 0, in units of the gradient.
+        mu_dtype: the dtype that stores m, see `scale_by_moments`.
+        nu_dtype: likewise for u.
+        precise: as in `scale_by_moments`.
+
+    Returns:
+        A transformation whose update gives `Moments` with `p` infinite, to be taken by `divide_by_infinity_norm`; its
+        state is that of `scale_by_moments`.
+
+    Raises:
+        ValueError, TypeError: as `scale_by_moments` does, and for a wrong eps as `bias_correction` does.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> stage = adamx.scale_by_infinity_moments(b2=0.5, eps=0.0)
+        >>> state = stage.init(jnp.zeros(1))
+        >>> for g in (4.0, -3.0, 0.0):
+        ...     moments, state = stage.update(jnp.array([g]), state)
+        >>> state.nu
+        Array([1.5], dtype=float32)
+    """
+    eps = hyperparameters.nonnegative("eps", eps)
+
+    def decayed_maximum(mean: Mean, largest: float, u: jax.Array, g: jax.Array, m: jax.Array) -> jax.Array:
+        u = jnp.maximum(jnp.abs(g) + numerics.as_scalar(eps, u.dtype), mean(u, jnp.zeros_like(u)))
+        return numerics.saturate_second_moment(u, largest)
+
+    return moments_of(decayed_maximum, b1, b2, mu_dtype, nu_dtype, precise, p=INFINITY)
+
+
+def divide_by_infinity_norm() -> optax.GradientTransformationExtraArgs:
+    """Divides the corrected m by u, in place of stage 2.
+
+    `m_t / (1-β1^t) / u_t`; u starts from its first gradient and needs no correction. 0 where m and u are both 0.
+
+    Kingma & Ba (2015), section 7.1, Algorithm 2.
+
+    Returns:
+        A stateless transformation from the `Moments` of `scale_by_infinity_moments` to the direction, as
+        `bias_correction`.
+
+    Raises:
+        TypeError: its update does not get `Moments`, or gets those of `scale_by_moments`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_infinity_moments(eps=0.0), adamx.divide_by_infinity_norm())
+        >>> direction, _ = tx.update(jnp.array([-3.0, 0.0]), tx.init(jnp.zeros(2)))
+        >>> direction.round(3)
+        Array([-1.,  0.], dtype=float32)
+    """
+
+    def direction(m_hat: jax.Array, u: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+        divided = numerics.divide(m_hat, jnp.where(u == 0, jnp.ones_like(u), u))
+        return (divided.astype(update_dtype(g, divided)),)
+
+    def held_by(weight: jax.Array) -> Callable[[jax.Array], tuple[jax.Array]]:
+        """Keeps m / (1-β1^t) of gradients near the largest float from overflowing by rounding."""
+
+        def formula(m: jax.Array) -> tuple[jax.Array]:
+            return (numerics.clamp(m, (weight * numerics.below_largest(m.dtype)).astype(numerics.real_dtype(m.dtype))),)
+
+        return formula
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        moments = check_is_moments("divide_by_infinity_norm()", updates, any_p=True)
+        if moments.p != INFINITY:
+            raise TypeError(
+                "divide_by_infinity_norm() takes the Moments of scale_by_infinity_moments, these average squares: "
+                "end scale_by_moments with bias_correction()"
+            )
+        mu, weight = moments.mu, moments.mu_weight
+        if isinstance(weight, Weight):
+            mu = map_leaves(held_by(weight.evaluate()), 1, mu)[0]
+        m_hat = correct(mu, weight)
+        return map_leaves(direction, 1, m_hat, moments.nu, moments.gradients)[0], state
+
+    return optax.GradientTransformationExtraArgs(no_state, update)
+
+
+@names_hints
+def scale_by_adamax(
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Both stages of AdaMax joined: gradients in, direction out, one `MomentsState` kept.
+
+    Arguments and errors are those of `scale_by_infinity_moments`, in the order of `optax.scale_by_adamax`.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.scale_by_adamax()
+        >>> tx.update(jnp.array([-3.0]), tx.init(jnp.zeros(1)))[0].round(4)
+        Array([-1.], dtype=float32)
+    """
+    moments = scale_by_infinity_moments(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise)
+    return join(moments, divide_by_infinity_norm())
+
+
+@names_hints
+def adamax(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """AdaMax, a drop-in for `optax.adamax`: the same arguments, updates and layout of the state.
+
+    `θ_t = θ_{t-1} - α / (1-β1^t) · m_t / u_t`, `u_t = max(β2 u_{t-1}, |g_t| + ε)`.
+
+    Kingma & Ba, "Adam: A Method for Stochastic Optimization" (2015), arXiv 1412.6980, section 7.1, Algorithm 2. There
+    is no ε_root: nothing is rooted.
+
+    Args:
+        learning_rate: α, see `scale_by_lr`; the paper's default is 0.002.
+        b1: β1, see `scale_by_infinity_moments`.
+        b2: β2, likewise.
+        eps: ε, likewise.
+        mu_dtype: the dtype that stores m, see `scale_by_moments`.
+        nu_dtype: the dtype that stores u, likewise.
+        precise: exact for β close to 1 instead of optax's bits, likewise.
+
+    Returns:
+        A transformation from gradients to updates; its state is `(MomentsState, state of scale_by_lr)`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.adamax(0.1)
+        >>> updates, _ = tx.update(jnp.array([2.0, 0.0]), tx.init(jnp.zeros(2)))
+        >>> updates.round(3)
+        Array([-0.1, -0. ], dtype=float32)
+    """
+    direction = scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise)
+    return chain(direction, scale_by_lr(learning_rate))
+
+
+@names_hints
+def adamaxw(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask | None = None,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """AdaMax with the weight decay of AdamW, a drop-in for `optax.adamaxw`.
+
+    `θ_t = θ_{t-1} - α (m_t / ((1-β1^t) u_t) + λ θ_{t-1})`: `adamax` with `add_decayed_weights(weight_decay, mask)`
+    before the learning rate. Arguments, state and errors are those of `adamax` and `adamw`.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx, params = adamx.adamaxw(0.1, weight_decay=0.5), jnp.ones(1)
+        >>> tx.update(jnp.zeros(1), tx.init(params), params)[0]
+        Array([-0.05], dtype=float32)
+    """
+    direction = scale_by_adamax(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise)
+    return chain(direction, add_decayed_weights(weight_decay, mask), scale_by_lr(learning_rate))

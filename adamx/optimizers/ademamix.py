@@ -1,0 +1,240 @@
+"""AdEMAMix, Pagliardini et al. (2024): a second, slow average of the gradients beside m."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from adamx import hyperparameters, numerics
+from adamx.core.composition import chain, wrong_state
+from adamx.core.correction import bias_correction, correct
+from adamx.core.decay import Mask, add_decayed_weights
+from adamx.core.message import Moments, check_is_moments
+from adamx.core.moments import scale_by_moments
+from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
+from adamx.hyperparameters import names_hints
+from adamx.numerics import Scalar
+from adamx.storage import Codec
+from adamx.storage.choice import moment_codec
+from adamx.storage.codec import Stored, shapes
+from adamx.storage.dither import MOMENTS, Walk, walks
+from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
+
+
+class SlowMomentumState(NamedTuple):
+    """What `slow_momentum` keeps between steps.
+
+    Attributes:
+        mu_slow: the slow average, a tree of the parameters' structure and shapes.
+        step: the number of steps taken, a uint32 scalar that wraps, where the average is dithered, else None.
+    """
+
+    mu_slow: optax.Updates
+    step: jax.Array | None = None
+
+
+def ademamix_alpha(alpha: float, steps: int) -> Callable[[Any], jax.Array]:
+    """A schedule along which the weight of the slow average grows in proportion to the step, `α_t = min(t α / T, α)`.
+
+    Pagliardini et al. (2024), arXiv 2409.03137, section 3; t is the count of steps taken before, plus 1.
+
+    Args:
+        alpha: α >= 0, where it ends.
+        steps: T, in how many steps; the paper takes all of the training.
+
+    Returns:
+        A function from the count to α_t, for `slow_momentum` and `ademamix`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of another type.
+
+    Example:
+        >>> import adamx
+        >>> alpha = adamx.ademamix_alpha(4.0, steps=100)
+        >>> [float(alpha(count)) for count in (24, 99, 500)]
+        [1.0, 4.0, 4.0]
+    """
+    last, steps = hyperparameters.nonnegative("alpha", alpha), hyperparameters.integer("steps", steps, 1)
+    return lambda count: last * _progress(count, steps)
+
+
+def ademamix_b3(b3: float, steps: int, b1: float = 0.9) -> Callable[[Any], jax.Array]:
+    """A schedule from β1 to β3 along which the half-life of the slow average grows in proportion to the step.
+
+    `β3_t = min(exp(ln β1 ln β3 / ((1-t/T) ln β3 + (t/T) ln β1)), β3)`: 1/ln β goes from one to the other.
+
+    Pagliardini et al. (2024), arXiv 2409.03137, section 3. Arguments, result and errors are those of `ademamix_alpha`,
+    with β3 in [0, 1) where it ends and β1 in [0, 1) where it starts.
+
+    Example:
+        >>> import adamx
+        >>> b3 = adamx.ademamix_b3(0.999, steps=1000)
+        >>> [round(float(b3(count)), 4) for count in (0, 9, 99, 999)]
+        [0.909, 0.9497, 0.9908, 0.999]
+    """
+    known = [float(hyperparameters.decay_rate(name, b, precise=True)) for name, b in (("b1", b1), ("b3", b3))]
+    steps = hyperparameters.integer("steps", steps, 1)
+    start, end = (1 / math.log(b) if b > 0 else 0.0 for b in known)
+
+    def schedule(count: Any) -> jax.Array:
+        progress = _progress(count, steps)
+        return jnp.minimum(jnp.exp(1 / ((1 - progress) * start + progress * end)), known[1])
+
+    return schedule
+
+
+def _progress(count: Any, steps: int) -> jax.Array:
+    """`min(t / T, 1)` with t = count + 1."""
+    return jnp.minimum((jnp.asarray(count).astype(jnp.result_type(float)) + 1) / steps, 1.0)
+
+
+def slow_average(
+    codec: Codec, b3: Scalar, precise: bool, g: jax.Array, dtype: DTypeLike, kept: Stored, walk: Walk | None
+) -> tuple[jax.Array, Stored]:
+    """`β3 n + (1-β3) g` on one leaf: fresh, in the dtype of m, and as it is kept."""
+    kept, real = jax.tree.map(jnp.asarray, kept), numerics.real_dtype(dtype)
+    if not precise:
+        hyperparameters.check_below_one("b3", b3, real)
+    n = numerics.ema(numerics.as_scalar(b3, real), codec.decode(kept, dtype), jnp.asarray(g, dtype), precise=precise)
+    n = numerics.bound_first_moment(n, codec.largest(kept))
+    return n, codec.encode(n, kept, None if walk is None else walk.thresholds(g.shape), square=False)
+
+
+@names_hints
+def slow_momentum(
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Adds a slow average of the gradients to the corrected m, between stage 1 and stage 2.
+
+    `m̂_t + α_t n_t`, with `n_t = β3_t n_{t-1} + (1-β3_t) g_t` from `n_0 = 0`, which replaces m̂ in line 11.
+
+    Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older" (2024), arXiv 2409.03137, Algorithm 1, where m
+    is m_1 and n is m_2. n is not corrected: it fills slowly. The paper lets both arguments grow over the training, by
+    `ademamix_alpha` and `ademamix_b3`. Evidence: the authors' language model of 1.3 billion parameters did with about
+    half the tokens that AdamW needed; it wants long runs.
+
+    Args:
+        b3: β3 in [0, 1), how much of n a step keeps, or a schedule of the step count.
+        alpha: α >= 0, the weight of n, or a schedule of the step count.
+        mu_dtype: the dtype that stores n, or a codec, see `scale_by_moments`; half precision is dithered at this β3.
+        precise: average in the form that is exact for β3 close to 1, as there; not with a schedule.
+
+    Returns:
+        A transformation from `Moments` to `Moments` whose m is corrected already, that keeps `SlowMomentumState`.
+
+    Raises:
+        ValueError: b3 or alpha out of range.
+        TypeError: arguments of another type, a schedule of b3 with `precise`; at init, a schedule that does not give a
+            number; at update, anything but `Moments`, or a state that is not its own.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.slow_momentum(b3=0.9), adamx.bias_correction())
+        >>> direction, state = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
+        >>> round(float(direction[0]), 3), state[1].mu_slow.round(3)
+        (1.5, Array([0.2], dtype=float32))
+    """
+    if hyperparameters.flag("precise", precise) and callable(b3):
+        raise TypeError("precise=True needs b3 as a Python float, got a schedule: its values are rounded already")
+    decay = b3 if callable(b3) else hyperparameters.decay_rate("b3", b3, precise=precise)
+    weight = alpha if callable(alpha) else hyperparameters.nonnegative("alpha", alpha)
+    codec = moment_codec("mu_dtype", mu_dtype, 1.0 if callable(decay) else decay)  # where it is not known, the slowest
+
+    def zeros(path: Any, p: Any) -> tuple[Stored]:
+        return (codec.zeros(p, leaf_dtype("parameter", path, p), square=False, where=path_name(path)),)
+
+    def init(params: optax.Params) -> Any:
+        for name, value in (("b3", decay), ("alpha", weight)):
+            if callable(value):
+                check_schedule(name, value)
+        step = jnp.zeros([], jnp.uint32) if codec.dithered else None
+        return SlowMomentumState(map_paths(zeros, 1, params)[0], step)
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        moments = check_is_moments("slow_momentum()", updates)
+        before = _check_state(state, moments, codec.dithered)
+        b3_t, alpha_t = _at("b3", decay, moments), _at("alpha", weight, moments)
+
+        def mixed(g: jax.Array, m: jax.Array, kept: Stored, walk: Walk | None = None) -> tuple[jax.Array, Stored]:
+            n, kept = slow_average(codec, b3_t, precise, g, m.dtype, kept, walk)
+            if isinstance(alpha_t, float) and alpha_t == 0.0:
+                return m, kept  # not m + 0, which the compiler contracts otherwise: the bits of Adam
+            return m + numerics.as_scalar(alpha_t, numerics.real_dtype(m.dtype)) * n, kept
+
+        columns, step = [correct(moments.mu, moments.mu_weight), before.mu_slow], None
+        if before.step is not None:
+            step = before.step + 1
+            columns.append(walks(moments.gradients, step, MOMENTS, (codec.seed,), extra_args.get("dither_offset")))
+        m, n = map_leaves(mixed, 2, moments.gradients, *columns)
+        return moments.replace(mu=m, mu_weight=1.0), SlowMomentumState(n, step)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _at(name: str, value: ScalarOrSchedule, moments: Moments) -> Scalar:
+    """A hyperparameter in this step."""
+    if not callable(value):
+        return value
+    return hyperparameters.scalar(f"the value of the {name} schedule", value(moments.count - 1))
+
+
+def _check_state(state: Any, moments: Moments, dithered: bool) -> SlowMomentumState:
+    if not isinstance(state, SlowMomentumState):
+        raise wrong_state("SlowMomentumState", state)
+    if (state.step is not None) != dithered:
+        raise wrong_state("SlowMomentumState", state, f" {'without' if dithered else 'with'} a step to dither by")
+    try:
+        check_fits(shapes(state.mu_slow), moments.mu, "mu_slow", "mu")
+    except (TypeError, ValueError) as error:
+        raise wrong_state("SlowMomentumState", state, f" in which {error}") from None
+    return state
+
+
+@names_hints
+def ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask | None = None,
+    *,
+    nu_dtype: DTypeLike | None = None,
+    precise: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """AdEMAMix with the arguments and updates of `optax.contrib.ademamix`: `adamw` with the stage `slow_momentum`.
+
+    `θ_t = θ_{t-1} - α (m̂_t + α_t n_t) / (√(v̂_t + ε_root) + ε) - α λ θ_{t-1}`, n as there.
+
+    Pagliardini et al. (2024), arXiv 2409.03137, Algorithm 1. Arguments and errors are those of `slow_momentum` and
+    `adamw`; `mu_dtype` is for both averages of the gradient. The state is `(MomentsState, SlowMomentumState, ...)`, of
+    12 bytes a parameter; that of optax is another.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> steps, params = 1000, jnp.ones(1)
+        >>> tx = adamx.ademamix(0.1, b3=adamx.ademamix_b3(0.999, steps), alpha=adamx.ademamix_alpha(5.0, steps))
+        >>> tx.update(jnp.array([2.0]), tx.init(params), params)[0].round(3)
+        Array([-0.1], dtype=float32)
+    """
+    return chain(
+        scale_by_moments(b1, b2, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise),
+        slow_momentum(b3, alpha, mu_dtype=mu_dtype, precise=precise),
+        bias_correction(eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )

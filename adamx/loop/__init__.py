@@ -1,0 +1,1 @@
+"""Algorithm 1 as a whole: its loop and what ends it."""

@@ -5,10 +5,12 @@ named beside it, must fail. Exits with 1 if a mutant survives.
 """
 
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,14 +46,17 @@ MUTATIONS = [
     Mutation("scaled by 1.01", "core/rate.py", "as_scalar(-alpha", "as_scalar(-1.01 * alpha"),
     Mutation("the schedule's count stands still", "core/rate.py", "increment(count)", "count"),
     Mutation(
-        "v overflows", "core/moments.py", "v = numerics.saturate_second_moment(v, self.nu_codec.largest(nu))", "pass"
+        "v overflows",
+        "core/moments.py",
+        "numerics.saturate_second_moment(mean(v, numerics.square(g)), largest)",
+        "mean(v, numerics.square(g))",
     ),
     Mutation("m is unbounded", "core/moments.py", "numerics.bound_first_moment(m, ", "(lambda x, _: x)(m, "),
     Mutation("the slope of the root is infinite", "numerics.py", "at_zero = y == 0", "at_zero = y < 0"),
     Mutation("precise averages are plain", "numerics.py", "if precise and decay >= 0.5:", "if False:"),
     Mutation("precise weights are plain", "numerics.py", "    if not precise:\n", "    if True:\n"),
     Mutation("averages in the dtype of the moment", "core/moments.py", "self.mu_codec.decode(mu, wide)", "mu", ""),
-    Mutation("updates in compute precision", "core/correction.py", "u.astype(_update_dtype(g, u))", "u"),
+    Mutation("updates in compute precision", "core/correction.py", "u.astype(update_dtype(g, u))", "u"),
     Mutation("g² of a complex g", "numerics.py", "return g.real * g.real + g.imag * g.imag", "return (g * g).real"),
     Mutation(
         "nesterov does not look ahead", "optimizers/nadam.py", "count=increment(weight.count)", "count=weight.count"
@@ -167,6 +172,19 @@ MUTATIONS = [
         "precise=self.precise, threshold=threshold)",
         "precise=self.precise)",
     ),
+    Mutation("m decays as v does", "core/moments.py", "ema(b1, m, g, ", "ema(b2, m, g, ", "laws/test_bias.py"),
+    Mutation("one weight", "core/moments.py", "Weight(b2, ", "Weight(b1, ", "laws/test_trust_region.py"),
+    Mutation("no root of v", "numerics.py", "= root(v", "= (v", "laws/test_signal_to_noise.py"),
+    Mutation("ε is never 0", "numerics.py", "root) + eps\n", "root) + eps + 1e-12\n", "laws/test_invariance.py"),
+    Mutation("b1 is larger", "core/moments.py", "b1, b2 = num", "b1, b2 = 0.1 + num", "laws/test_relations.py"),
+    Mutation("v only grows", "core/moments.py", "mean(v, numerics", "(v + numerics", "laws/test_sparse_gradients.py"),
+    Mutation("a change of atol converges", "loop/run.py", "new[0]) < atol", "new[0]) <= atol"),
+    Mutation("faulty gradients converge", "loop/run.py", " & _all_finite(gradients)", ""),
+    Mutation("a NaN does not end it", "loop/run.py", "jnp.isfinite(value) & ", "", "loop/test_minimize.py"),
+    Mutation("complex uphill", "loop/run.py", "(jnp.conj, g", "(jnp.asarray, g", "loop/test_minimize.py"),
+    Mutation("a deaf loop", "loop/stepwise.py", "StopReason.CALLBACK if asked", "GOING_ON if asked"),
+    Mutation("a batch too many", "loop/stepwise.py", "islice(feed, max_steps)", "islice(feed, max_steps + 1)"),
+    Mutation("any objective", "loop/objective.py", "if value.shape or not", "if not"),
 ]
 
 
@@ -188,19 +206,33 @@ def survives(mutation: Mutation, folder: Path) -> bool:
     return result.returncode == 0
 
 
+def copied(folder: Path) -> Path:
+    """A copy of the package and its tests, found before the one that is installed."""
+    for part in ("adamx", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "sitecustomize.py").write_text(SITE)
+    for library in libraries():
+        shutil.copy(library, folder / "adamx" / "kernels" / "cpu")
+    return folder
+
+
 def main() -> int:
-    survivors = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in ("adamx", "tests"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        (folder / "sitecustomize.py").write_text(SITE)
-        for library in libraries():
-            shutil.copy(library, folder / "adamx" / "kernels" / "cpu")
-        for mutation in tqdm(MUTATIONS, unit="mutant", disable=None):
-            if survives(mutation, folder):
-                survivors.append(mutation.what)
+    workers = os.cpu_count() or 1
+    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+
+    def survivor(mutation: Mutation) -> str:
+        folder = free.get()
+        try:
+            return mutation.what if survives(mutation, folder) else ""
+        finally:
+            free.put(folder)
+
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(workers) as pool:
+        for worker in range(workers):
+            free.put(copied(Path(name) / str(worker)))
+        answers = tqdm(pool.map(survivor, MUTATIONS), total=len(MUTATIONS), unit="mutant", disable=None)
+        survivors = [what for what in answers if what]
     for what in survivors:
         print(f"survived: {what}")
     print(f"{len(MUTATIONS) - len(survivors)} of {len(MUTATIONS)} mutants were caught")

@@ -8,16 +8,20 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.state import check_state
+from adamx.guard.attempt import Attempt, same_params
+from adamx.guard.skip import Guarded
 from adamx.kernels.call import call_kernel
 from adamx.kernels.choice import choose
 from adamx.kernels.fused import Fused
 from adamx.kernels.layout import Form, Kernel, Leaf, Rule, form_of
 from adamx.kernels.native import backend
+from adamx.kernels.on_shards import step_on_shards
 from adamx.kernels.one_pass import one_pass
 from adamx.kernels.pallas.call import pallas_kernel
 from adamx.kernels.pallas.compilers import PLATFORMS
 from adamx.kernels.tree import take_apart
 from adamx.precision.wrapping import Wrapping
+from adamx.sharding.transform import Sharded
 from adamx.storage.codec import shapes
 from adamx.trees import check_fits
 
@@ -60,6 +64,10 @@ def step(
         >>> adamx.step(tx, jnp.ones(2), tx.init(params), params)[0]
         Array([0.5, 0.5], dtype=float32)
     """
+    if isinstance(tx, Guarded):
+        return tx.attempt(Attempt(step, same_params, extra), gradients, state, params)
+    if isinstance(tx, Sharded):
+        return step_on_shards(step, tx, gradients, state, params, extra)
     wrapping = tx if isinstance(tx, Wrapping) else None
     fused = tx if wrapping is None else wrapping.inner
     if not isinstance(fused, Fused) or fused.backend == "xla":

@@ -1,0 +1,1 @@
+"""Steps whose gradients are not finite, skipped."""

@@ -1,0 +1,181 @@
+"""Groups of parameters by their paths: masks, and a factor on the step of each group."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import hyperparameters, numerics
+from adamx.core.composition import check_empty, no_state
+from adamx.numerics import Scalar
+from adamx.trees import Tree, path_name, result_dtype
+
+NEAR = 5
+"""So many paths stand in the error for a pattern that matches none."""
+
+
+def _is_variable(node: Any) -> bool:
+    """Whether a node is a variable of Flax NNX: its path is that of its value, which is a leaf below."""
+    kind = type(node)
+    return kind.__module__.startswith("flax.nnx") and hasattr(kind, "value") and not hasattr(kind, "keys")
+
+
+def _map_names(f: Callable[[str], Any], tree: Tree) -> Tree:
+    """A tree with `f(path)` in place of every array, paths as "encoder/layer_0/bias" in every kind of container."""
+    found, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)
+
+    def answer(path: Any, node: Any) -> Any:
+        value = f(path_name(path))
+        return jax.tree.map(lambda _: value, node)  # pyright: ignore[reportUnknownLambdaType]
+
+    return treedef.unflatten([answer(path, node) for path, node in found])
+
+
+def _names(tree: Tree) -> list[str]:
+    names: list[str] = []
+    _map_names(names.append, tree)
+    return names
+
+
+def _checked(what: str, patterns: tuple[Any, ...]) -> tuple[str, ...]:
+    if not patterns:
+        raise ValueError(f'{what} needs at least one regular expression, {what}("bias$", "norm") say')
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{what} takes regular expressions, got {pattern!r} of type {type(pattern).__name__}")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{what}: {pattern!r} is not a regular expression, {error}") from None
+    return patterns
+
+
+def _unlike(pattern: str, name: str) -> float:
+    """How far a pattern is from a path, or from the part of it that is nearest."""
+    return -max(difflib.SequenceMatcher(None, pattern, part).ratio() for part in (name, *name.split("/")))
+
+
+def _check_all_match(what: str, patterns: tuple[str, ...], names: list[str]) -> None:
+    for pattern in patterns:
+        if names and not any(re.search(pattern, name) for name in names):
+            near = sorted(names, key=lambda name: _unlike(pattern, name))[:NEAR]
+            raise ValueError(
+                f"{what}: no path matches {pattern!r}. There are {len(names)}, among them: {', '.join(near)}"
+            )
+
+
+def _found(patterns: tuple[str, ...], name: str) -> int | None:
+    """Which pattern is the first that is found in a path."""
+    return next((i for i, pattern in enumerate(patterns) if re.search(pattern, name)), None)
+
+
+def match(*patterns: str) -> Callable[[Tree], Tree]:
+    """A mask of the leaves in whose path one of the patterns is found, for any `mask=` argument and as labels.
+
+    A path is written "encoder/layer_0/bias", in dicts, lists, dataclasses, Flax NNX states and Equinox modules alike.
+
+    Args:
+        *patterns: regular expressions, searched anywhere in the path: "bias$", "^encoder/", "norm|scale".
+
+    Returns:
+        A function from a tree to one of booleans. It raises a ValueError if a pattern is found in no path, and names
+        paths that come near.
+
+    Raises:
+        ValueError: no pattern, or one that is not a regular expression.
+        TypeError: a pattern that is not a string.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> params = {"body": {"w": jnp.ones(2)}, "head": {"w": jnp.ones(2), "bias": jnp.ones(1)}}
+        >>> adamx.match("bias$")(params)
+        {'body': {'w': False}, 'head': {'bias': True, 'w': False}}
+
+        A frozen body without state, by `optax.partition`:
+
+        >>> tx = optax.partition({True: adamx.adam(0.1), False: optax.set_to_zero()}, adamx.match("^head/"))
+        >>> updates, _ = tx.update(params, tx.init(params), params)
+        >>> updates["body"]["w"], updates["head"]["w"].round(1)
+        (Array([0., 0.], dtype=float32), Array([-0.1, -0.1], dtype=float32))
+    """
+    checked = _checked("match", patterns)
+
+    def mask(tree: Tree) -> Tree:
+        _check_all_match("match", checked, _names(tree))
+        return _map_names(lambda name: _found(checked, name) is not None, tree)
+
+    return mask
+
+
+def not_matching(*patterns: str) -> Callable[[Tree], Tree]:
+    """The opposite of `match`: a mask of the leaves in whose path none of the patterns is found.
+
+    Args:
+        *patterns: see `match`, as for what is returned and raised.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> params = {"kernel": jnp.ones(1), "bias": jnp.ones(1)}
+        >>> tx = adamx.adamw(0.1, weight_decay=0.5, mask=adamx.not_matching("bias$"))
+        >>> zero = {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)}
+        >>> updates, _ = tx.update(zero, tx.init(params), params)
+        >>> abs(updates["kernel"]), abs(updates["bias"])
+        (Array([0.05], dtype=float32), Array([0.], dtype=float32))
+    """
+    checked = _checked("not_matching", patterns)
+
+    def mask(tree: Tree) -> Tree:
+        _check_all_match("not_matching", checked, _names(tree))
+        return _map_names(lambda name: _found(checked, name) is None, tree)
+
+    return mask
+
+
+def scale_by_path(factors: Mapping[str, Scalar]) -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates of each group by its factor, a learning rate of its own, say.
+
+    `u ← f u`, f of the first pattern that is found in the leaf's path; a leaf in which none is found stays as it is.
+    Behind `adam` or `scale_by_lr` the factor is one on the learning rate, with `adamw` on the weight decay too.
+
+    Args:
+        factors: by regular expression, see `match`; finite and >= 0.
+
+    Returns:
+        A stateless transformation of updates, in the dtypes that came, computed in float32 or wider.
+
+    Raises:
+        ValueError: as `match`; a factor that is negative, NaN or infinite; at update, a pattern found in no path.
+        TypeError: as `match`; a factor that is not a number.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.adam(1.0), adamx.scale_by_path({"embedding": 0.1}))
+        >>> params = {"embedding": jnp.ones(1), "head": jnp.ones(1)}
+        >>> updates, _ = tx.update(params, tx.init(params), params)
+        >>> updates["embedding"].round(1), updates["head"].round(1)
+        (Array([-0.1], dtype=float32), Array([-1.], dtype=float32))
+    """
+    patterns = _checked("scale_by_path", tuple(factors))
+    numbers = [hyperparameters.nonnegative(f"scale_by_path: the factor of {p!r}", f) for p, f in factors.items()]
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        check_empty(state)
+        _check_all_match("scale_by_path", patterns, _names(updates))
+
+        def scaled(which: int, u: Any) -> Any:
+            if which < 0:
+                return u
+            dtype = result_dtype(u)
+            factor = numerics.as_scalar(numbers[which], numerics.real_dtype(dtype))
+            return (factor * jnp.asarray(u, dtype)).astype(jnp.result_type(u))
+
+        groups = _map_names(lambda name: -1 if (i := _found(patterns, name)) is None else i, updates)
+        return jax.tree.map(scaled, groups, updates), state
+
+    return optax.GradientTransformationExtraArgs(no_state, update)

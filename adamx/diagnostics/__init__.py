@@ -1,0 +1,1 @@
+"""What Adam does to each parameter, measured while it trains."""

@@ -1,0 +1,141 @@
+"""Where each array of an optimizer's state goes, from where the parameters are."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec as P
+
+from adamx.sharding.placement import Mesh, entries, parts, with_axes
+from adamx.storage.codec import Quantized
+from adamx.trees import Tree, path_name
+
+LONG = 2**30
+"""A last axis so long that the number of its blocks tells their size, up to 2^15."""
+
+
+class Plan(NamedTuple):
+    """Trees of `PartitionSpec`.
+
+    Attributes:
+        params: where the parameters are.
+        shards: where the step works: the same with the data axis.
+        state: where the state is kept.
+    """
+
+    params: Tree
+    shards: Tree
+    state: Tree
+
+
+def abstract(params: Tree) -> Tree:
+    """Shapes and dtypes alone: types that tell a placement would be in the way of a codec's blocks."""
+
+    def leaf(p: Any) -> Any:
+        return jax.ShapeDtypeStruct(np.shape(p), p.dtype) if hasattr(p, "dtype") else p
+
+    return jax.tree.map(leaf, params)
+
+
+def make_plan(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axes: Sequence[str], own: Tree) -> Plan:
+    """The plan for a transformation.
+
+    Args:
+        tx: the transformation.
+        params: its parameters, abstract.
+        mesh: the devices.
+        axes: of the mesh, over which the state is split.
+        own: where the parameters are, a tree of `PartitionSpec`.
+
+    Raises:
+        ValueError: shards of a parameter would cut the blocks of its moments.
+    """
+    found, treedef = jax.tree_util.tree_flatten_with_path(params)
+    specs, state = treedef.flatten_up_to(own), jax.eval_shape(tx.init, params)
+    blocks = _blocks(tx, params, state)
+    shards: list[P] = []
+    for (path, p), spec, block in zip(found, specs, blocks, strict=True):
+        shape = np.shape(p)
+        cut = entries(spec, len(shape))[-1] if shape else ()
+        if cut and shape[-1] // parts(mesh, cut) % block:
+            raise ValueError(
+                f"the moments of {path_name(path)} are coded in blocks of {block} neighbours, but {cut} splits its "
+                f"last axis of {shape[-1]} into {parts(mesh, cut)} parts: take a block_size that divides a part, or "
+                "leave the leaf out of the codec, as with adamx.storage.Int8(exclude=...)"
+            )
+        shards.append(with_axes(spec, shape, mesh, axes, block))
+
+    def kept(stored: Any, k: int) -> Any:
+        def spec(x: Any) -> P:
+            whole = isinstance(stored, Quantized) or np.shape(x) == np.shape(found[k][1])
+            return shards[k] if whole else P()
+
+        return jax.tree.map(spec, stored)
+
+    return Plan(own, treedef.unflatten(shards), map_state(tx, kept, state, treedef, lambda _: P()))
+
+
+def map_state(
+    tx: optax.GradientTransformation,
+    f: Callable[[Any, int], Any],
+    state: optax.OptState,
+    treedef: Any,
+    on_others: Callable[[Any], Any],
+) -> Any:
+    """A state with `f` of what it keeps for a leaf, and the number of that leaf, in its place.
+
+    Args:
+        tx: made the state.
+        f: gets an array or a `Quantized`.
+        state: a tree of arrays or their shapes.
+        treedef: of the parameters.
+        on_others: gets what the state keeps for no leaf, a count say.
+    """
+
+    def own(stored: Any, k: int | None) -> Any:
+        return stored if k is None or stored is None or isinstance(stored, optax.MaskedNode) else f(stored, k)
+
+    numbers = treedef.unflatten(range(treedef.num_leaves))
+    return optax.tree_utils.tree_map_params(tx, own, state, numbers, transform_non_params=on_others, is_leaf=_is_whole)
+
+
+def _is_whole(node: Any) -> bool:
+    return node is None or isinstance(node, Quantized | optax.MaskedNode)
+
+
+def _blocks(tx: optax.GradientTransformation, params: Tree, state: optax.OptState) -> list[int]:
+    """How many neighbours in the last axis of each leaf share a number of their moments; 1 where none do.
+
+    A codec does not say; how many blocks it makes of a very long axis does.
+    """
+    leaves, treedef = jax.tree.flatten(params)
+    blocks = [1] * len(leaves)
+    kept = _by_leaf(tx, state, treedef)
+    if not any(isinstance(stored, Quantized) for of_leaf in kept for stored in of_leaf):
+        return blocks
+
+    def stretched(p: Any) -> Any:
+        shape = np.shape(p)
+        return jax.ShapeDtypeStruct((*shape[:-1], LONG) if shape else (), jax.dtypes.result_type(p))
+
+    long = _by_leaf(tx, jax.eval_shape(tx.init, jax.tree.map(stretched, params)), treedef)
+    for k, pairs in enumerate(zip(kept, long, strict=True)):
+        for stored, of_long in zip(*pairs, strict=True):
+            if isinstance(stored, Quantized):
+                blocks[k] = math.lcm(blocks[k], -(-LONG // of_long.scale.shape[-1]))
+    return blocks
+
+
+def _by_leaf(tx: optax.GradientTransformation, state: optax.OptState, treedef: Any) -> list[list[Any]]:
+    """What a state keeps for each leaf."""
+    kept: list[list[Any]] = [[] for _ in range(treedef.num_leaves)]
+
+    def add(stored: Any, k: int) -> Any:
+        kept[k].append(stored)
+        return stored
+
+    map_state(tx, add, state, treedef, lambda x: x)
+    return kept

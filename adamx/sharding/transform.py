@@ -1,0 +1,143 @@
+"""`shard_state`: each device keeps and steps its part of the moments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from adamx.sharding.placement import Mesh, is_explicit, mesh_axes, own_specs, told
+from adamx.sharding.plan import Plan, abstract, make_plan
+from adamx.sharding.region import automatic, constrain, region
+from adamx.trees import Tree, first_difference, path_name
+
+Take = Callable[..., tuple[Tree, optax.OptState]]
+"""From transformation, gradients, state and parameters to what moves (updates, or parameters) and the state."""
+
+
+class Sharded(optax.GradientTransformationExtraArgs):
+    """A transformation whose state is split over devices.
+
+    Attributes:
+        init: of the state, placed.
+        update: with updates that are placed as the parameters are.
+        inner: the transformation whose state it is.
+        mesh: the devices, in a mesh of Auto axes.
+        plan: from parameters to where everything goes.
+        take: the same as update for a step of another kind, `adamx.step`.
+    """
+
+    inner: optax.GradientTransformation
+    mesh: Mesh
+    plan: Callable[[Tree], Plan]
+    take: Callable[..., tuple[Tree, optax.OptState]]
+
+    def __new__(
+        cls,
+        init: Callable[..., Any],
+        update: Callable[..., Any],
+        inner: optax.GradientTransformation,
+        mesh: Mesh,
+        plan: Callable[[Tree], Plan],
+        take: Callable[..., Any],
+    ) -> "Sharded":
+        """The pair that optax knows, with what `adamx.step` needs to know."""
+        self = super().__new__(cls, init, update)
+        self.inner, self.mesh, self.plan, self.take = inner, mesh, plan, take
+        return self
+
+
+def shard_state(
+    tx: optax.GradientTransformation, mesh: Mesh, axis: str | tuple[str, ...] = "data", specs: Any = None
+) -> Sharded:
+    """Splits the state of a transformation over the devices that share the data, and with it the work of a step.
+
+    Of n devices each keeps 1/n of the moments, takes 1/n of the gradients, steps 1/n of the parameters, and what has
+    moved is gathered again where parameters are whole. Every number is what one device would compute, from gradients
+    that are summed in another order.
+
+    Rajbhandari, Rasley, Ruwase & He, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (2020),
+    arXiv 1910.02054, section 5.1: P_os, stage 1. XLA's partitioner finds the collectives: Xu et al., "Automatic
+    Cross-Replica Sharding of Weight Update in Data-Parallel Training" (2020), arXiv 2004.13336.
+
+    A moment has the spec of its parameter with the data axis added where it divides an axis of the array, of the last
+    one in whole blocks of a codec. `state_sharding` says what goes where, and what stays whole.
+
+    Args:
+        tx: any transformation. Norms and other sums over elements that it takes are those of whole arrays.
+        mesh: the devices, its axes all Auto or all Explicit.
+        axis: the axis of the mesh that the batch is split over, or several.
+        specs: how the parameters are placed: a tree with a `PartitionSpec` in the place of each or of a subtree. None:
+            as types say on a mesh of Explicit axes, whole on every device on one of Auto axes, where jit does not say.
+
+    Returns:
+        A transformation with the state of `tx`, whose update and init work inside and outside jit and place what they
+        return. Through `adamx.step` the parameters are gathered in their own dtype instead of the updates, and the
+        fused kernels work on the shards.
+
+    Raises:
+        ValueError: an axis that the mesh does not have; axes of several kinds; at init, parameters that are not placed
+            as `specs` says, or blocks of a codec that the parameter's own spec cuts.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, adamx
+        >>> mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+        >>> tx, params = adamx.shard_state(adamx.adam(0.1), mesh), jnp.ones(2)
+        >>> step = jax.jit(lambda params, state, gradients: adamx.step(tx, gradients, state, params))
+        >>> params, state = step(params, tx.init(params), jnp.ones(2))
+        >>> round(float(params[0]), 3)
+        0.9
+    """
+    axes, explicit = mesh_axes(mesh, axis), is_explicit(mesh)
+    inner = optax.with_extra_args_support(tx)
+    auto = automatic(mesh)
+
+    def plan(params: Tree) -> Plan:
+        return make_plan(tx, abstract(params), mesh, axes, own_specs(params, mesh, specs))
+
+    def init(params: optax.Params) -> optax.OptState:
+        if not jax.tree.leaves(params):
+            return tx.init(params)
+        if specs is None and not explicit:
+            _check_whole(params, mesh)
+        placed = region(tx.init, mesh, plan(params).state)
+        if any(isinstance(p, jax.ShapeDtypeStruct) for p in jax.tree.leaves(params)):
+            return jax.jit(lambda: placed(params))()
+        return jax.jit(placed)(params)
+
+    def take(how: Take, updates: Tree, state: Any, params: Tree, **extra_args: Any) -> tuple[Tree, optax.OptState]:
+        where = plan(updates if params is None else params)
+        difference = None if params is None else first_difference(params, updates)
+        if difference:
+            raise ValueError(f"the gradient tree does not have the structure of the parameter tree: {difference}")
+
+        def on_shards(updates: Tree, state: Any, params: Tree, extra_args: dict[str, Any]) -> Any:
+            updates = constrain(auto, updates, where.shards)
+            if params is not None:  # first as they are: in a scan XLA decides how the carry is placed
+                params = constrain(auto, constrain(auto, params, where.params), where.shards)
+            moved, state = how(inner, updates, state, params, **extra_args)
+            return constrain(auto, moved, where.shards), state  # or XLA gathers what it is made of
+
+        return region(on_shards, mesh, (where.params, where.state))(updates, state, params, extra_args)
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return take(_update, updates, state, params, **extra_args)
+
+    return Sharded(init, update, tx, auto, plan, take)
+
+
+def _update(tx: Any, updates: Tree, state: Any, params: Tree, **extra_args: Any) -> tuple[Tree, optax.OptState]:
+    return tx.update(updates, state, params, **extra_args)
+
+
+def _check_whole(params: Tree, mesh: Mesh) -> None:
+    """Raises a ValueError that says how to tell that parameters are split: update would gather them."""
+    for path, p in jax.tree_util.tree_leaves_with_path(params):
+        spec = told(p, mesh)
+        if spec is not None and any(e is not None for e in spec):
+            raise ValueError(
+                f"the parameter at {path_name(path)} is placed as {spec}, which jit does not tell on a mesh of Auto "
+                "axes: say it, shard_state(..., specs=jax.tree.map(lambda p: p.sharding.spec, params))"
+            )

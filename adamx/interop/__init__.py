@@ -1,0 +1,4 @@
+"""States in and out: checked after a restore, moved to another storage, exchanged with optax and torch."""
+
+from adamx.interop.layout import flax_kernels as flax_kernels
+from adamx.interop.layout import torch_layout as torch_layout

@@ -1,0 +1,132 @@
+"""Another storage for the moments, in the middle of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.interop.check import SHOWN, differences
+from adamx.interop.moments import Source, block_sizes, by_path, decode, fill, is_moments
+from adamx.interop.optax import from_optax
+from adamx.storage import Quantized
+from adamx.storage.codec import shapes
+from adamx.trees import path_name
+
+
+def restore_as(
+    tx: optax.GradientTransformation,
+    state: Any,
+    params: optax.Params,
+    *,
+    was: optax.GradientTransformation | None = None,
+) -> Any:
+    """A state moved to the storage of another transformation: from float32 to int8, from plain to dithered, and back.
+
+    Moments are decoded and rounded to nearest into the dtypes and codecs of `tx`; widening is exact. Counts, schedules,
+    remainders and everything else goes over as it is. A state of Adam becomes one of AMSGrad, whose maximum begins with
+    the next v̂, and back, without its maximum. States of optax are taken too.
+
+    Whether the moments mean what `tx` takes them for is not written in a state: the largest gradient that AdaMax keeps
+    as `nu` is no v, and a state of `adamax` belongs into `adamax` alone.
+
+    Args:
+        tx: the transformation that is to go on.
+        state: of a transformation that differs from it in the storage of moments, or as AMSGrad does from Adam.
+        params: the parameters, or their `jax.ShapeDtypeStruct`.
+        was: the transformation that made the state; needed where moments of it are `Int8`, to know their blocks.
+
+    Returns:
+        A state as `tx.init(params)` makes it.
+
+    Raises:
+        TypeError: what cannot be carried, by path: a state with parts that the other has not, moments of other shapes,
+            a codec of your own; Int8 without `was`.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> params = {"w": jnp.ones((64, 128))}
+        >>> wide, narrow = adamx.adam(1e-3), adamx.adam(1e-3, nu_dtype="bfloat16", mu_dtype=adamx.storage.Int8())
+        >>> _, state = wide.update(params, wide.init(params), params)
+        >>> smaller = adamx.restore_as(narrow, state, params)
+        >>> adamx.state_bytes(state).total, adamx.state_bytes(smaller).total
+        (65540, 25096)
+        >>> adamx.restore_as(wide, smaller, params, was=narrow)[0].mu["w"][0, :2].round(3)
+        Array([0.1, 0.1], dtype=float32)
+    """
+    expected, state = jax.eval_shape(tx.init, params), from_optax(state)
+    wanted, treedef = jax.tree_util.tree_flatten_with_path(expected, is_leaf=is_moments)
+    came = {path_name(path): node for path, node in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_moments)[0]}
+    _check_fits({path_name(path): node for path, node in wanted}, came)
+    old = _old_sizes(state, params, was)
+    new = block_sizes(tx, params) if _has_int8(expected) else {}
+
+    def carried(path: Sequence[Any], node: Any) -> Any:
+        before = came[path_name(path)]
+        return fill(path, node, _source(path, before, old), new) if is_moments(node) else before
+
+    return treedef.unflatten([carried(path, node) for path, node in wanted])
+
+
+def _has_int8(state: Any) -> bool:
+    return any(isinstance(stored, Quantized) and stored.top is not None for stored in by_path(state).values())
+
+
+def _old_sizes(state: Any, params: optax.Params, was: optax.GradientTransformation | None) -> dict[str, int]:
+    if not _has_int8(state):
+        return {}
+    if was is None:
+        raise TypeError(
+            "the state holds Int8 moments, and does not tell how long their blocks are: pass the transformation that "
+            "made it, restore_as(tx, state, params, was=old_tx)"
+        )
+    found = differences(jax.eval_shape(was.init, params), state)
+    if found:
+        raise TypeError(f"the state was not made by was.init(params): {found[0][1]}")
+    return block_sizes(was, params)
+
+
+def _check_fits(wanted: Mapping[str, Any], came: Mapping[str, Any]) -> None:
+    """Raises a TypeError that lists what cannot be carried."""
+    found = [f"nothing to put at {path}" for path in wanted.keys() - came.keys()]
+    found += [f"no place for {path}" for path in came.keys() - wanted.keys()]
+    for path in wanted.keys() & came.keys():
+        here, there = wanted[path], came[path]
+        if is_moments(here) != is_moments(there):
+            found.append(f"{path} is {type(there).__name__}, expected {type(here).__name__}")
+        elif is_moments(here):
+            pairs = [(f, getattr(here, f), getattr(there, f)) for f in ("mu", "nu")]
+            found += [
+                f"{path}/{f}: {w}"
+                for f, x, y in pairs
+                for kind, w in differences(shapes(x), shapes(y))
+                if kind != "dtype"
+            ]
+        else:
+            found += [f"{path}: {words}" for _, words in differences(here, there)]
+    if found:
+        shown = "; ".join(sorted(found)[:SHOWN])
+        raise TypeError(
+            f"the state cannot be carried to this transformation: {shown}. restore_as changes how moments are stored; "
+            "tx must otherwise be built as the transformation that made the state"
+        )
+
+
+def _source(path: Sequence[Any], node: Any, sizes: Mapping[str, int]) -> Source:
+    """The moments of a node, decoded when they are asked for."""
+
+    def lookup(field: str) -> Any:
+        moments = by_path(getattr(node, field))
+        under = path_name((*path, jax.tree_util.GetAttrKey(field)))
+
+        def moment(name: str) -> jax.Array:
+            where = under if name == path_name(()) else f"{under}/{name}"
+            return decode(where, moments[name], sizes.get(where))
+
+        return moment
+
+    count, step = jnp.asarray(node.count), getattr(node, "step", None)
+    step = count.astype(jnp.uint32) if step is None else jnp.asarray(step)
+    maximum = lookup("nu_max") if hasattr(node, "nu_max") else None
+    return Source(count, step, lookup("mu"), lookup("nu"), maximum)

@@ -15,25 +15,36 @@ LAYERS = {
     "core": 1,
     "optimizers": 2,
     "precision": 2,
+    "guard": 2,
+    "paths": 2,
+    "sharding": 2,
     "kernels": 3,
     "footprint": 3,
+    "digest": 3,
+    "interop": 3,
+    "diagnostics": 3,
     "testing": 3,
+    "loop": 4,
 }
 # Inside layer 0 the order is this one, from the formulas up.
 BASE = ["numerics", "hyperparameters", "trees", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {
+    "test_checkpoints",
     "test_architecture",
     "test_public_api",
     "test_promises",
-    "test_laws",
     "test_inputs",
+    "test_family",
+    "test_peers",
     "test_parity",
     "test_sharding",
     "test_low_precision",
     "test_types",
 }
+# Folders of such tests.
+WHOLES = {"composition", "laws"}
 
 
 def modules():
@@ -83,7 +94,7 @@ def test_functions_are_short():
 def test_tests_mirror_the_source():
     sources = {p.relative_to(SOURCE).with_suffix("") for p in modules() if not p.name.startswith("__init__")}
     tests = {p.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("test_*.py")}
-    mirrored = {t.parent / t.stem.removeprefix("test_") for t in tests if t.parts[0] != "composition"}
+    mirrored = {t.parent / t.stem.removeprefix("test_") for t in tests if t.parts[0] not in WHOLES}
     assert {s for s in sources if s.name != "__main__"} - mirrored == set()
     assert {m for m in mirrored - sources if f"test_{m.name}" not in WHOLE and m.name != "main"} == set()
 

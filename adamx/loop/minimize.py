@@ -38,7 +38,8 @@ def minimize(
     `grad` and `value_fn` as `optax.lbfgs` and others ask for them, with the gradient of a complex parameter conjugated
     to point uphill. Without batches, callback and progress all steps are one `lax.while_loop`; then minimize works
     under jit and vmap, too, and repeated calls compile once if they are jitted as a whole. Else a Python loop calls
-    that same loop for one step after another, compiled once for all batches of one shape: the results are equal.
+    that same loop for one step after another, compiled once for all batches of one shape: the results are equal to the
+    bit (on jax 0.6 but for the last one in arrays of three elements or fewer, now and then).
 
     A gradient that is not finite is left to `tx`, so that `skip_nonfinite` can do its work; it does not count as
     converged. A transformation that does not move in each step, `optax.MultiSteps`, wants atol = 0. The parameters and

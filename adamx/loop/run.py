@@ -47,7 +47,10 @@ def runner(objective: Objective, tx: optax.GradientTransformation, atol: Scalar)
             return after, value, aux, history.at[at.steps - first].set(written)
 
         value, aux = jax.tree.map(_zeros, jax.eval_shape(objective, at.params, *batch))
-        return jax.lax.while_loop(goes_on, body, (at, value, aux, jnp.full(length, jnp.nan, value.dtype)))
+        # Two elements at least: for one XLA:CPU drops the write and contracts the step around it otherwise.
+        history = jnp.full(max(length, 2), jnp.nan, value.dtype)
+        *found, history = jax.lax.while_loop(goes_on, body, (at, value, aux, history))
+        return *found, history[:length]
 
     return run
 

@@ -36,14 +36,16 @@ def add_decayed_weights(
 
     Args:
         weight_decay: λ >= 0, per unit of learning rate, or a schedule of the step count.
-        mask: which leaves decay: a tree of booleans, a prefix of the parameters, or a function from them to one.
+        mask: which leaves decay: a tree of booleans, a prefix of the parameters, or a function from them to one. Under
+            `optax.inject_hyperparams` a function needs `static_args="mask"`: it would be taken for a schedule.
 
     Returns:
         A transformation without state for a number; for a schedule it keeps a count. With a mask the state is wrapped
         in `optax.MaskedState`.
 
     Raises:
-        ValueError: a negative, infinite or NaN λ; at update, no parameters.
+        ValueError: a negative, infinite or NaN λ; at init, a mask that is False while λ is an array; at update, no
+            parameters.
         TypeError: λ neither number nor schedule.
 
     Example:
@@ -86,4 +88,21 @@ def add_decayed_weights(
         return map_leaves(decayed_by(lam), 1, updates, params)[0], WeightDecaySchedule(increment(count))
 
     tx = optax.GradientTransformationExtraArgs(init, update)
-    return tx if mask is None else optax.masked(tx, mask)
+    return tx if mask is None else _masked(tx, mask, injected=isinstance(decay, jax.Array))
+
+
+def _masked(
+    tx: optax.GradientTransformationExtraArgs, mask: Mask, *, injected: bool
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.masked`; a ValueError where a mask that was called with the step count says that nothing decays."""
+    masked = optax.masked(tx, mask)
+
+    def init(params: optax.Params) -> optax.OptState:
+        if injected and isinstance(mask, bool | np.bool_) and not mask:
+            raise ValueError(
+                "mask=False: nothing would decay by weight_decay, which is an array. optax.inject_hyperparams takes a "
+                'function for a schedule and calls it with the step count: give it static_args="mask"'
+            )
+        return masked.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, masked.update)

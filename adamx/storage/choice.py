@@ -3,6 +3,7 @@
 import inspect
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 
 from adamx import hyperparameters
@@ -22,7 +23,8 @@ def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
 
     A bare half-precision dtype rounds to nearest where that tracks. An average that goes (1-β) of the way in each step
     stops where this is less than half a unit in the last place: 4 % short of a constant in bfloat16 at β = 0.9, while
-    at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is traced, and in float8, it is dithered.
+    at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is an array, traced or not, and in
+    float8, it is dithered.
 
     Raises:
         TypeError: neither a floating dtype nor a codec.
@@ -45,9 +47,10 @@ def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
 def _nearest_stalls(dtype: Any, decay: Scalar) -> bool:
     if dtype is None or jnp.finfo(dtype).bits > HALF_BITS:
         return False
-    number = hyperparameters.known(decay)
     half_ulp = float(jnp.finfo(dtype).eps) / 2
-    return number is None or jnp.finfo(dtype).bits < HALF_BITS or half_ulp > TRACKS * (1 - number)
+    # An array may be traced in the next step: read now, it could give the state other fields than then.
+    unknown = isinstance(decay, jax.Array)
+    return unknown or jnp.finfo(dtype).bits < HALF_BITS or half_ulp > TRACKS * (1 - decay)
 
 
 def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar) -> tuple[Codec, Codec]:

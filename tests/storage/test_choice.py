@@ -16,7 +16,7 @@ from adamx.storage.choice import moment_codec, moment_codecs
         ("bfloat16", 0.95, True),
         ("bfloat16", 0.999, True),
         ("bfloat16", np.float32(0.999), True),
-        ("bfloat16", jnp.float32(0.9), False),
+        ("bfloat16", jnp.float32(0.9), True),
         ("float16", 0.9, False),
         ("float16", 0.999, True),
         ("float8_e4m3fn", 0.5, True),

@@ -42,9 +42,10 @@ WHOLE = {
     "test_sharding",
     "test_low_precision",
     "test_types",
+    "test_docs",
 }
 # Folders of such tests.
-WHOLES = {"composition", "laws"}
+WHOLES = {"composition", "laws", "soak"}
 
 
 def modules():

@@ -1,0 +1,137 @@
+"""The documentation: its code runs, its links lead somewhere, its excerpts are the source, and it names every name.
+
+    python tests/test_docs.py sharding.md
+
+runs the code of one page, as the test does for a page that needs several devices.
+"""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import adamx
+import adamx.testing
+
+ROOT = Path(__file__).parents[1]
+PAGES = {p.name: p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""What runs. Excerpts of the source are ```py with the file's name; sessions and tables have another fence."""
+EXCERPT = re.compile(r"^```py (adamx/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\|.*\| `(.+)` \| `(adamx/\S+\.py)`.*\|$", re.MULTILINE)
+"""A line of a table whose last two cells are code and the file that it is in."""
+
+MODEL = """
+import jax, jax.numpy as jnp, optax, adamx
+params = {"embedding": jnp.ones((32, 16)), "w": jnp.ones((16, 4)), "b": jnp.zeros(4)}
+gradients = jax.tree.map(jnp.ones_like, params)
+"""
+README = """
+def loss(params):
+    return jnp.sum((params["w"] - 1.0) ** 2) + jnp.sum((params["b"] - 0.5) ** 2)
+"""
+SHARDING = """
+import functools
+from jax.sharding import NamedSharding, PartitionSpec as P
+params = {"w": jnp.ones((1000, 1000)), "b": jnp.zeros(3)}
+batch = jnp.ones((16, 1000))
+def loss(params, batch):
+    return jnp.mean((batch @ params["w"]) ** 2) + jnp.sum(params["b"])
+"""
+PRELUDE = {"README.md": MODEL + README, "low-precision.md": MODEL, "sharding.md": MODEL + SHARDING}
+"""The names that the blocks of a page take for granted. The other pages bring their own."""
+
+SEVERAL_DEVICES = {"sharding.md"}
+FLAGS = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
+def run_page(name):
+    """Runs the blocks of a page in one namespace and in order; those with prompts must print what they show."""
+    text, namespace = PAGES[name].read_text(), {"__name__": name}
+    exec(PRELUDE.get(name, ""), namespace)
+    for block in CODE.finditer(text):
+        source, line = block[1], text[: block.start(1)].count("\n")
+        if not source.startswith(">>>"):
+            exec(compile("\n" * line + source, str(PAGES[name]), "exec"), namespace)
+            continue
+        test = doctest.DocTestParser().get_doctest(source, namespace, name, str(PAGES[name]), line)
+        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+        result = runner.run(test, clear_globs=False)
+        assert result.failed == 0, f"{name}: a session shows something else, see above"
+
+
+def named(pattern):
+    """What the pattern finds in the pages of the reference, in order."""
+    return [name for page in sorted((ROOT / "docs" / "api").glob("*.md")) for name in pattern.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if CODE.search(page.read_text())])
+def test_code_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name not in SEVERAL_DEVICES:
+        run_page(name)
+        return
+    command = [sys.executable, __file__, name]
+    result = subprocess.run(command, env=os.environ | FLAGS, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+
+
+def test_every_block_of_python_is_one_that_runs():
+    for name, page in PAGES.items():
+        text = page.read_text()
+        assert len(CODE.findall(text)) == text.count("```python"), name
+
+
+@pytest.mark.parametrize(("file", "excerpt"), EXCERPT.findall(PAGES["algorithm.md"].read_text()))
+def test_excerpts_are_the_source(file, excerpt):
+    """Each piece between two lines of `...` stands there, word for word and in this order."""
+    source = "\n".join(line.strip() for line in (ROOT / file).read_text().splitlines())
+    at = 0
+    for piece in re.split(r"^\s*\.\.\.$", excerpt, flags=re.MULTILINE):
+        lines = "\n".join(line.strip() for line in piece.strip().splitlines())
+        assert lines in source[at:], f"{file} has no longer:\n{lines}"
+        at = source.index(lines, at) + len(lines)
+
+
+def test_lines_beside_the_algorithm_are_the_source():
+    rows = ROW.findall(PAGES["algorithm.md"].read_text())
+    assert len(rows) >= 7
+    for code, file in rows:
+        assert code in (ROOT / file).read_text(), f"{file} has no longer {code}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files(name):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", PAGES[name].read_text()):
+        if not target.startswith(("https://", "http://")):
+            assert (PAGES[name].parent / target).exists(), f"{name}: {target}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tests_that_are_named_exist(name):
+    tests = "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py"))
+    text = PAGES[name].read_text()
+    for path in re.findall(r"\btests/[\w/]+(?:\.\w+)?", text):
+        assert (ROOT / path).exists(), f"{name}: {path}"
+    for test in re.findall(r"`(test_\w+)`", text):
+        assert f"def {test}(" in tests, f"{name}: {test}"
+
+
+def test_the_reference_has_every_public_name_once():
+    names = named(re.compile(r"^\.\. auto(?:function|class):: (\S+)$", re.MULTILINE))
+    own = [name for name in names if "." not in name]
+    public = [n for n, value in vars(adamx).items() if not n.startswith("_") and not hasattr(value, "__path__")]
+    assert sorted(own) == sorted(n for n in public if getattr(getattr(adamx, n), "__file__", None) is None)
+    for folder in ("interop", "kernels", "storage", "testing"):
+        imported = re.findall(r"import (\w+) as \1$", (ROOT / "adamx" / folder / "__init__.py").read_text(), re.M)
+        assert sorted(n for n in names if n.startswith(f"adamx.{folder}.")) == sorted(
+            f"adamx.{folder}.{n}" for n in imported
+        )
+
+
+if __name__ == "__main__":
+    run_page(sys.argv[1])

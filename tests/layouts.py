@@ -20,6 +20,8 @@ from jax.sharding import PartitionSpec as P
 
 import adamx
 
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
+
 LEAVES = {  # shape, where the parameter is, where its moments go: blocks of 32 stay together
     "column": ((64, 256), P(None, "model"), P("data", "model")),
     "blocks of 32 in 48": ((256, 96), P("model", None), P(("model", "data"))),

@@ -19,6 +19,8 @@ from jax.sharding import PartitionSpec as P
 
 import adamx
 
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
+
 INT8 = adamx.storage.Int8(block_size=32, min_size=1024)
 CODED = {"mu_dtype": INT8, "nu_dtype": INT8}
 DITHERED = {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}

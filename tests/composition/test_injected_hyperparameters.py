@@ -26,6 +26,7 @@ from tests.family import normal
 HALF = [jnp.bfloat16, jnp.float16]
 
 
+@pytest.mark.skipif(optax.__version__ == "0.2.5", reason="there a hyperparameter changed by hand is not cast")
 @each
 @pytest.mark.parametrize("dtype", HALF)
 def test_decay_rates_cast_to_the_dtype_of_the_parameters_are_refused(make, dtype):

@@ -27,7 +27,12 @@ class Attempt(NamedTuple):
 
 
 def is_finite(x: Any) -> jax.Array:
-    """Whether no element is NaN or infinite. The largest magnitude tells, without an array of answers in memory."""
+    """Whether no element is NaN or infinite. The largest magnitude tells, without an array of answers in memory.
+
+    What is no floating number is finite here: the transformation leaves it out, or says what it is and where.
+    """
+    if not jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact):
+        return jnp.bool_(True)
     x = jnp.asarray(x)
     if jnp.iscomplexobj(x):
         return is_finite(x.real) & is_finite(x.imag)

@@ -218,3 +218,20 @@ def test_copies_at_most_a_third_of_the_parameters():
             tx = adamx.skip_nonfinite(inner, scope)
             assert temporary(lambda p, s, g, tx=tx: adamx.step(tx, g, s, p), tx) <= bare + 0.3
     assert by_update(adamx.skip_nonfinite(adamx.adam(0.1))) <= by_update(optax.apply_if_finite(adamx.adam(0.1), 3))
+
+
+@pytest.mark.parametrize("wrong", [jnp.ones(2, int), jnp.ones(2, bool), "relu"], ids=["integer", "boolean", "string"])
+@pytest.mark.parametrize("scope", ["step", "leaf"])
+def test_what_is_no_number_is_judged_by_the_optimizer(scope, wrong):
+    tx, params = adamx.skip_nonfinite(adamx.adam(0.1), scope), {"layer": {"w": jnp.ones(2)}}
+    with pytest.raises(TypeError, match="gradient at layer/w must be an array of real or complex floating numbers"):
+        tx.update({"layer": {"w": wrong}}, tx.init(params), params)
+
+
+def test_integer_leaves_that_the_optimizer_leaves_out_are_finite():
+    params = {"w": jnp.ones(2), "n": jnp.ones(2, int)}
+    tx = adamx.skip_nonfinite(optax.masked(adamx.adam(0.1), {"w": True, "n": False}))
+    state = tx.init(params)
+    for w, skipped in ((1.0, 0), (jnp.nan, 1)):
+        _, state = jax.jit(tx.update)({"w": jnp.full(2, w), "n": params["n"]}, state, params)
+        assert int(state.skipped) == skipped

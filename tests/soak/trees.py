@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -87,9 +88,12 @@ def gradients_of(tree):
     return jax.tree.map(lambda x: array(x.shape, x.gradient, x.size), tree, is_leaf=is_leaf)
 
 
-def has(tree, word):
-    """Whether a dtype occurs among the parameters or gradients."""
-    return any(word in x.param or word in x.gradient for x in jax.tree.leaves(tree, is_leaf=is_leaf))
+def leaves_of(tree):
+    return jax.tree.leaves(tree, is_leaf=is_leaf)
+
+
+def has_float8(tree):
+    return any("float8" in x.param + x.gradient for x in leaves_of(tree))
 
 
 MAKERS = {name: entry.make for name, entry in FAMILY.items()} | {
@@ -134,10 +138,20 @@ class Case(NamedTuple):
     at: int
 
     def transformation(self):
-        make = MAKERS[self.make]
-        accepted = make.__wrapped__.__code__.co_varnames
-        arguments = {name: value for name, value in STORAGES[self.storage].items() if name in accepted}
-        return WRAPPERS[self.wrapper](make(0.5, **arguments))
+        return WRAPPERS[self.wrapper](MAKERS[self.make](0.5, **self.arguments()))
+
+    def arguments(self):
+        accepted = inspect.signature(MAKERS[self.make]).parameters
+        return {name: value for name, value in STORAGES[self.storage].items() if name in accepted}
+
+    def refusal(self):
+        """What the documentation says that this sound tree is refused with; "" if it must work."""
+        entry, seen = FAMILY.get(self.make), [x for x in leaves_of(self.tree) if x.shape or self.wrapper != "masked"]
+        if not any(x.param == "complex64" for x in seen):
+            return ""
+        if "mu_dtype" in self.arguments() and self.storage != "int8":  # which leaves complex moments as they are
+            return "cannot be stored as"
+        return entry.no_complex if entry else ""
 
     def trees(self):
         """Parameters, gradients, and the path of the flaw; "" if there is none."""
@@ -164,11 +178,13 @@ class Case(NamedTuple):
 def cases(draw):
     wrapper = draw(st.sampled_from(sorted(WRAPPERS)))
     flaw = draw(st.sampled_from([""] * 14 + FLAWS)) if wrapper in OURS else ""
+    # A float8 gradient gives a float32 update, which wrappers that add or choose between them do not expect.
+    tree = draw(trees.filter(lambda tree: not has_float8(tree)) if wrapper in THEIRS else trees)
     return Case(
         draw(st.sampled_from(sorted(MAKERS))),
         draw(st.sampled_from(sorted(STORAGES))),
         wrapper,
-        draw(trees),
+        tree,
         # JAX itself refuses a string as the argument of a compiled function.
         "op by op" if flaw == "string" else draw(st.sampled_from(["traced"] * 6 + ["op by op"] * 3 + ["compiled"])),
         flaw,

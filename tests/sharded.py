@@ -1,6 +1,10 @@
-"""A program for a process of its own: low-precision states over 8 host devices, to the bit as on one."""
+"""A program for a process of its own: low-precision states over 8 host devices, to the bit as on one.
+
+Run `python tests/sharded.py`, with the names of some transformations or for all; it prints what held, one line each.
+"""
 
 import os
+import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
@@ -81,7 +85,7 @@ def in_shards(tx, dtype):
     return jax.jit(shard_map(inner, check_rep=False, **shards))
 
 
-for name, (tx, dtype) in TRANSFORMATIONS.items():
+def composed(name, tx, dtype):
     params = tree(100, dtype)
     expected = train(jax.jit(stepper(tx)), params, tx.init(params))
     sharded = placed(params)
@@ -91,19 +95,26 @@ for name, (tx, dtype) in TRANSFORMATIONS.items():
             assert x.sharding.spec[0] == "x", f"{name}: {jax.tree_util.keystr(path)} is placed as {x.sharding.spec}"
     same(name, "under jit", train(jax.jit(stepper(tx)), sharded, state, place=placed), expected)
     same(name, "in shard_map", train(in_shards(tx, dtype), sharded, tx.init(sharded), place=placed), expected)
-    print(name, "equal")
 
-for name, (build, arguments) in FUSED.items():
-    fused, composed = (build(1e-3, backend=backend, **arguments) for backend in ("auto", "xla"))
+
+def fused(name, build, arguments):
+    by_kernel, by_stages = (build(1e-3, backend=backend, **arguments) for backend in ("auto", "xla"))
     params = tree(100, jnp.float32)
     sharded = placed(params)
-    expected = train(jax.jit(stepper(fused)), params, fused.init(params))
-    inside = train(in_shards(fused, jnp.float32), sharded, fused.init(sharded), place=placed)
+    expected = train(jax.jit(stepper(by_kernel)), params, by_kernel.init(params))
+    inside = train(in_shards(by_kernel, jnp.float32), sharded, by_kernel.init(sharded), place=placed)
     same(name, "in shard_map", inside, expected)
-    step, start = jax.jit(stepper(fused)), (sharded, fused.init(sharded))
-    by_xla = train(jax.jit(stepper(composed)), *start, place=placed)
+    step, start = jax.jit(stepper(by_kernel)), (sharded, by_kernel.init(sharded))
+    by_xla = train(jax.jit(stepper(by_stages)), *start, place=placed)
     same(name, "under jit", train(step, *start, place=placed), by_xla)
     program = step.lower(*start, sharded).compile().as_text()
     assert "all-gather" not in program, f"{name} gathers"
     assert "adamx_step" not in program, f"{name} calls the kernel on what it cannot see"
+
+
+for name in sys.argv[1:] or [*TRANSFORMATIONS, *FUSED]:
+    if name in FUSED:
+        fused(name, *FUSED[name])
+    else:
+        composed(name, *TRANSFORMATIONS[name])
     print(name, "equal")

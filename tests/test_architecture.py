@@ -43,6 +43,7 @@ WHOLE = {
     "test_low_precision",
     "test_types",
     "test_docs",
+    "test_mutants",
 }
 # Folders of such tests.
 WHOLES = {"composition", "laws", "soak"}

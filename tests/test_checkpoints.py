@@ -74,7 +74,7 @@ def killed(folder, steps, saves, in_a_save, delay):
     return any(folder.glob(TEMPORARY))
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_and_resumed_runs_end_with_equal_bits(kills, example, tmp_path):
     random = np.random.default_rng(kills)
     steps = example.EVERY * (4 * kills + 4)  # at most 3 saves between kills

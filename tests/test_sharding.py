@@ -4,9 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+
+def equal(*names):
+    program = Path(__file__).with_name("sharded.py")
+    result = subprocess.run([sys.executable, program, *names], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout.count("equal")
+
 
 def test_sharded_equals_unsharded_to_the_bit():
-    program = Path(__file__).with_name("sharded.py")
-    result = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.count("equal") == 7
+    assert equal("bfloat16 and int8", "fused int8") == 2
+
+
+@pytest.mark.slow
+def test_sharded_equals_unsharded_to_the_bit_for_every_transformation():
+    assert equal() == 7

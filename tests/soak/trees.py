@@ -92,8 +92,13 @@ def leaves_of(tree):
     return jax.tree.leaves(tree, is_leaf=is_leaf)
 
 
-def has_float8(tree):
-    return any("float8" in x.param + x.gradient for x in leaves_of(tree))
+def has(tree, *dtypes):
+    """Whether one of these words is in the dtype of a parameter or gradient."""
+    return any(word in x.param + x.gradient for x in leaves_of(tree) for word in dtypes)
+
+
+def without_special(tree):
+    return not has(tree, "float8", "complex")
 
 
 MAKERS = {name: entry.make for name, entry in FAMILY.items()} | {
@@ -178,8 +183,9 @@ class Case(NamedTuple):
 def cases(draw):
     wrapper = draw(st.sampled_from(sorted(WRAPPERS)))
     flaw = draw(st.sampled_from([""] * 14 + FLAWS)) if wrapper in OURS else ""
-    # A float8 gradient gives a float32 update, which wrappers that add or choose between them do not expect.
-    tree = draw(trees.filter(lambda tree: not has_float8(tree)) if wrapper in THEIRS else trees)
+    # A float8 gradient gives a float32 update, and a real one for a complex parameter a complex update; wrappers that
+    # add updates or choose between them and zeros expect the gradient's dtype, or float32.
+    tree = draw(trees.filter(without_special) if wrapper in ("apply_if_finite", "MultiSteps") else trees)
     return Case(
         draw(st.sampled_from(sorted(MAKERS))),
         draw(st.sampled_from(sorted(STORAGES))),

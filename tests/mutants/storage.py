@@ -1,0 +1,45 @@
+"""Codecs, dither, master weights, stochastic rounding, the footprint."""
+
+from tests.mutants.mutation import Mutation
+
+MUTATIONS = [
+    Mutation("thresholds stand still", "storage/dither.py", "jnp.asarray(step, jnp.uint32) * stride", "stride"),
+    Mutation("both moments meet the same thresholds", "storage/dither.py", "return bits << 16", "return bits"),
+    Mutation("shards begin at 0", "storage/dither.py", "offset = offset or ()", "offset = ()"),
+    Mutation("bfloat16 is cut off", "storage/rounding.py", "up = (whole & 0xFFFF) > (bits >> 16)", "up = whole < 0"),
+    Mutation(
+        "a sum forgets what it drops", "storage/rounding.py", "jnp.where(total < 0, -dropped, dropped)", "0 * total"
+    ),
+    Mutation("float8 rounds down", "storage/rounding.py", "units - below > fraction(bits)", "units < below"),
+    Mutation("v may be kept as 0", "storage/rounding.py", "(whole != 0) & (rounded == 0)", "whole != whole"),
+    Mutation("no element stands apart", "storage/int8.py", "jnp.where(at_top, 0, size)", "size"),
+    Mutation("small v is kept as 0", "storage/int8.py", "jnp.maximum(k, LOWEST[dtype.name])", "k"),
+    Mutation("int8 rounds down", "storage/int8.py", "(y - low > threshold * (high - low))", "(y < low)"),
+    Mutation("the sign is lost", "storage/int8.py", "jnp.where(signed < 0, -size, size)", "size"),
+    Mutation("nearest where it stalls", "storage/choice.py", "half_ulp > TRACKS * (1 - decay)", "False"),
+    Mutation(
+        "ties to even", "storage/split.py", "(bits + 0x8000) >> 16)", "(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)"
+    ),
+    Mutation(
+        "the dropped bits are forgotten",
+        "precision/master_weights.py",
+        "jnp.where(lands, lower, jnp.uint16(0))",
+        "0 * lower",
+    ),
+    Mutation(
+        "the state does not see what landed",
+        "precision/master_weights.py",
+        "jnp.where(lands, lower, jnp.uint16(0))",
+        "lower",
+    ),
+    Mutation(
+        "a finite weight behind an infinite parameter", "precision/master_weights.py", " & jnp.isfinite(emitted)", ""
+    ),
+    Mutation(
+        "parameters round to nearest",
+        "precision/stochastic_rounding.py",
+        "sum_to_bfloat16(start, u, bits)",
+        "(start + u).astype(jnp.bfloat16)",
+    ),
+    Mutation("bytes of v are not counted", "footprint.py", "            add(node.nu)\n", ""),
+]

@@ -1,9 +1,0 @@
-#!/usr/bin/env bash
-# The long runs, for the night: 2^31 + 5,000 updates, 1e7 steps at five decay rates, 10,000 random trees.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-for part in saturation drift trees; do
-    start=$SECONDS
-    pytest -n 0 -m soak "tests/soak/test_$part.py"
-    printf '%-10s %ds\n' "$part" $((SECONDS - start))
-done

@@ -77,6 +77,7 @@ SHARES = {
     "storage/test_floats.py": {
         "test_a_stored_moment_tracks_a_constant_gradient": 3,
         "test_no_finite_gradient_makes_an_infinite_state_or_a_long_step": 5,
+        "test_squares_in_narrow_dtypes_neither_overflow_nor_vanish": 3,
     },
     "storage/test_int8.py": {"test_within_the_distance_of_two_codes": 3},
     "storage/test_rounding.py": {
@@ -100,7 +101,6 @@ SHARES = {
     },
     "test_hyperparameters.py": {"test_a_traced_or_vmapped_hyperparameter_does_what_a_number_does": 3},
     "loop/test_minimize.py": {"test_both_loops_have_the_bits_of_a_step_by_hand": 2},
-    "storage/test_floats.py": {"test_squares_in_narrow_dtypes_neither_overflow_nor_vanish": 3},
     "test_types.py": {
         "test_types_never_move_in_variants": 2,
         "test_types_never_move_whatever_the_gradients_are": 4,

@@ -1,12 +1,5 @@
 """Lines of adamx to break, by what they belong to."""
 
-from tests.mutants import kernels, laws, loop, runs, storage, update
+from tests.mutants import kernels, laws, loop, storage, update
 
-MUTATIONS = [
-    *update.MUTATIONS,
-    *storage.MUTATIONS,
-    *kernels.MUTATIONS,
-    *laws.MUTATIONS,
-    *loop.MUTATIONS,
-    *runs.MUTATIONS,
-]
+MUTATIONS = [*update.MUTATIONS, *storage.MUTATIONS, *kernels.MUTATIONS, *laws.MUTATIONS, *loop.MUTATIONS]

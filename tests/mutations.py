@@ -33,18 +33,8 @@ def survives(mutation: Mutation, folder: Path) -> bool:
     path = folder / "adamx" / mutation.file
     source = path.read_text()
     path.write_text(source.replace(mutation.old, mutation.new))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        f"tests/{mutation.must_fail}",
-    ]
+    options = ["-x", "-q", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, f"tests/{mutation.must_fail}"]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     path.write_text(source)

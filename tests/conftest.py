@@ -47,9 +47,9 @@ def draw():
             return jnp.asarray(x, dtype)
 
         return {
-            "encoder": [Layer(leaf(17, 5), leaf(5)), (leaf(), None)],
+            "encoder": [Layer(leaf(17, 5), leaf()), (None,)],
             "empty": leaf(0, 3),
-            "wide": {"a": leaf(1031), "b": leaf(2, 3, 4)},
+            "wide": {"a": leaf(1031)},  # a vector loop with a remainder
         }
 
     return tree

@@ -11,7 +11,7 @@ from adamx.testing import assert_equivalent
 
 STEPS = 300
 SCHEDULE = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, STEPS)
-MASK = {"encoder": [True, False], "empty": True, "wide": {"a": True, "b": False}}
+MASK = {"encoder": [True, False], "empty": True, "wide": {"a": False}}
 SETTINGS = {
     "adam": ("adam", {}),
     "adam_eps_root": ("adam", {"eps_root": 1e-7, "eps": 1e-4}),

@@ -190,6 +190,7 @@ def test_leaves_without_elements(shape):
 
 
 @needs_kernel
+@pytest.mark.slow
 def test_instructions_that_are_asked_for():
     """All of them give the same codes; what is unknown is not heard."""
 

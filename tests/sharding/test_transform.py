@@ -44,6 +44,7 @@ def test_eight_devices_equal_one_for_every_transformation_and_kind_of_mesh():
     assert run("zero.py").count("ok") == 18
 
 
+@pytest.mark.slow
 def test_layouts_collectives_and_restores():
     assert run("layouts.py").count("ok") == 9
 

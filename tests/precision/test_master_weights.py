@@ -84,10 +84,6 @@ def test_the_hidden_weights_are_those_of_float32_training_to_the_bit(make, steps
     check_equal(make, steps)
 
 
-def test_adam_over_ten_thousand_steps():
-    check_equal(TRANSFORMATIONS["adam"], 10_000)
-
-
 @pytest.mark.parametrize("make", (TRANSFORMATIONS | LOW).values(), ids=(TRANSFORMATIONS | LOW).keys())
 def test_the_same_op_by_op(make):
     check_equal(make, 3, jitted=False)

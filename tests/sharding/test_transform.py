@@ -49,7 +49,8 @@ def test_layouts_collectives_and_restores():
     assert run("layouts.py").count("ok") == 9
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_processes_equal_one(count):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

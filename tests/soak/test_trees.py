@@ -86,7 +86,7 @@ def block(number, trees):
 
 
 def test_some_random_trees():
-    block(0, 30)
+    block(0, 20)
 
 
 @pytest.mark.soak

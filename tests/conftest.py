@@ -1,5 +1,6 @@
 """What several test files share: trees of every container, streams of gradients, x64, and what is run on demand."""
 
+import gc
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,21 @@ collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
 collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
 
 
+gc.set_threshold(100_000, 20, 100)
+"""A collection walks the heap of the whole run, and JAX's beside it: at the defaults, a tenth of the time."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what the default run leaves to the nightly one as slow."""
     for item in left_to_the_night(items):
         item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported out of every further garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 class Layer(NamedTuple):

@@ -31,9 +31,14 @@ MUTATIONS = [
         "precision/master_weights.py",
         "jnp.where(lands, lower, jnp.uint16(0))",
         "lower",
+        "precision/test_master_weights.py::test_what_lands_beside_its_target_has_no_remainder",
     ),
     Mutation(
-        "a finite weight behind an infinite parameter", "precision/master_weights.py", " & jnp.isfinite(emitted)", ""
+        "a finite weight behind an infinite parameter",
+        "precision/master_weights.py",
+        " & jnp.isfinite(emitted)",
+        "",
+        "precision/test_master_weights.py::test_what_lands_beside_its_target_has_no_remainder",
     ),
     Mutation(
         "parameters round to nearest",

@@ -27,6 +27,9 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in type
 """
 """Runs when Python starts: the finder of an editable install would find the original before the copy."""
 
+CACHED = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+"""Programs that no mutation touches are compiled once."""
+
 
 def survives(mutation: Mutation, folder: Path) -> bool:
     """Whether the tests still pass with the mutation in place."""
@@ -35,7 +38,8 @@ def survives(mutation: Mutation, folder: Path) -> bool:
     path.write_text(source.replace(mutation.old, mutation.new))
     options = ["-x", "-q", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, f"tests/{mutation.must_fail}"]
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | CACHED | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "programs")
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     path.write_text(source)
     if result.returncode not in (0, 1):

@@ -34,7 +34,8 @@ BAR = {"float32": 4, "bfloat16": 2}
 """Units in the last place of a parameter or an update: five operations lead to one; XLA rounds it to bfloat16."""
 ALWAYS = [("int8", "float32"), ("bfloat16", "float32"), ("int8", "master weights")]
 MORE = [("int8 v", "float32"), ("narrow int8", "float32"), ("int8", "bfloat16"), ("int8", "stochastic rounding")]
-CASES = [*ALWAYS, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)]
+SLOW = {case: pytest.param(*case, marks=pytest.mark.slow) for case in MORE}
+CASES = [*ALWAYS, *SLOW.values()]
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
 
 
@@ -145,7 +146,7 @@ def test_what_a_tpu_leaves_to_xla():
 
 
 @pytest.mark.parametrize("platform", CALLS)
-@pytest.mark.parametrize(("storage", "wrapper"), [case for case in CASES if case[0] != "narrow int8"])
+@pytest.mark.parametrize(("storage", "wrapper"), [*ALWAYS, *(SLOW[case] for case in MORE if case[0] != "narrow int8")])
 def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
     tx = wrap(adamx.fused_adamw(1e-3, **STORAGES[storage]))

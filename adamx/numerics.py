@@ -37,10 +37,15 @@ def as_scalar(value: Scalar, dtype: DTypeLike) -> Scalar:
     return value if isinstance(value, float) else jnp.asarray(value).astype(dtype)
 
 
-def ulp(x: jax.Array) -> jax.Array:
-    """The distance of float32 numbers of the magnitude of x, 0 for x = 0."""
+def power_of_two(x: jax.Array) -> jax.Array:
+    """The largest power of two that is not above the magnitude of x, float32; 0 below the smallest normal number."""
     exponent = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7F800000
-    return jax.lax.bitcast_convert_type(exponent, jnp.float32) * float(jnp.finfo(jnp.float32).eps)
+    return jax.lax.bitcast_convert_type(exponent, jnp.float32)
+
+
+def ulp(x: jax.Array) -> jax.Array:
+    """The distance of float32 numbers of the magnitude of x; 0 where that is no normal number, below 1e-31."""
+    return power_of_two(x) * float(jnp.finfo(jnp.float32).eps)
 
 
 def needs_dither(decay: float) -> bool:

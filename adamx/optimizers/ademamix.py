@@ -101,7 +101,7 @@ def slow_average(
         hyperparameters.check_below_one("b3", b3, real)
     n = numerics.ema(numerics.as_scalar(b3, real), codec.decode(kept, dtype), jnp.asarray(g, dtype), precise=precise)
     n = numerics.bound_first_moment(n, codec.largest(kept))
-    return n, codec.encode(n, kept, None if walk is None else walk.thresholds(g.shape), square=False)
+    return n, codec.encode(n, kept, None if walk is None else walk.thresholds(n.shape), square=False)
 
 
 @names_hints

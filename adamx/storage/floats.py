@@ -85,16 +85,21 @@ class Float(NamedTuple):
         return moment.astype(like.dtype)
 
     def largest(self, stored: Stored) -> float:
-        """The largest finite number of the dtype; of float32 where blocks have a scale."""
-        return float(jnp.finfo(jnp.float32 if isinstance(stored, Quantized) else stored.dtype).max)
+        """The largest finite number of the dtype; the last before 2^128 where blocks have a scale."""
+        if isinstance(stored, Quantized):
+            return (2 - float(jnp.finfo(stored.codes.dtype).eps)) * 2.0**127
+        return float(jnp.finfo(stored.dtype).max)
 
 
 def _encode_scaled(moment: jax.Array, dtype: jnp.dtype, bits: jax.Array | None, square: bool) -> Quantized:
-    """Codes in units of a power of two such that the largest of a block lies just below the largest of the dtype."""
+    """Codes in units of a power of two such that the largest of a block lies just below the largest of the dtype.
+
+    The unit comes from the exponent alone: what is divided by an epsilon on the way overflows at one end of float32 and
+    vanishes at the other.
+    """
     x = blocks.split(moment, BLOCK)
-    eps, tiny = float(jnp.finfo(jnp.float32).eps), float(jnp.finfo(jnp.float32).tiny)
-    below_top = numerics.ulp(jnp.max(jnp.abs(x), axis=-1)) * (2 / eps)
-    scale = jnp.maximum(below_top * 2.0 ** (1 - jnp.finfo(dtype).maxexp), tiny)
+    largest = numerics.power_of_two(jnp.max(jnp.abs(x), axis=-1))
+    scale = jnp.maximum(largest * 2.0 ** (2 - jnp.finfo(dtype).maxexp), float(jnp.finfo(jnp.float32).tiny))
     thresholds = None if bits is None else blocks.split(bits, BLOCK)
     codes = to_narrow(x / scale[..., None], dtype, thresholds, square=square)
     return Quantized(blocks.merge(codes, moment.shape), scale.astype(jnp.bfloat16))

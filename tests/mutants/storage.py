@@ -16,6 +16,8 @@ MUTATIONS = [
     Mutation("small v is kept as 0", "storage/int8.py", "jnp.maximum(k, LOWEST[dtype.name])", "k"),
     Mutation("int8 rounds down", "storage/int8.py", "(y - low > threshold * (high - low))", "(y < low)"),
     Mutation("the sign is lost", "storage/int8.py", "jnp.where(signed < 0, -size, size)", "size"),
+    Mutation("a scale passes through infinity", "storage/floats.py", "largest * 2.0", "2 * largest * 2.0 ** -1 * 2.0"),
+    Mutation("v rounds to infinity", "storage/floats.py", "float(jnp.finfo(stored.codes.dtype).eps)) *", "2.0**-23) *"),
     Mutation("nearest where it stalls", "storage/choice.py", "half_ulp > TRACKS * (1 - decay)", "False"),
     Mutation(
         "ties to even", "storage/split.py", "(bits + 0x8000) >> 16)", "(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)"

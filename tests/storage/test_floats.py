@@ -127,6 +127,19 @@ def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
     np.testing.assert_allclose(back, v, rtol=1.01 * eps, atol=float(v.max()) * 2.0**-8)
 
 
+@pytest.mark.parametrize("square", [False, True], ids=["m", "v"])
+@pytest.mark.parametrize("stored", ["float16", "float8_e4m3fn", "float8_e5m2"])
+def test_a_block_of_any_size_of_float32_is_held_to_the_precision_of_its_dtype(stored, square):
+    dtype, sizes = jnp.dtype(stored), np.ldexp(np.linspace(1, 2, 64), np.arange(-126, 128)[:, None])
+    codec = Float(dtype, stochastic=True)
+    like = Quantized(jnp.zeros(sizes.shape, dtype), jnp.zeros((len(sizes), 1), jnp.bfloat16))
+    x = np.minimum(sizes, codec.largest(like)).astype(np.float32)
+    bits = thresholds(x.shape, np.uint32(1), np.uint32(1))
+    back = codec.decode(codec.encode(jnp.asarray(x), like, bits, square=square), jnp.float32)
+    assert 1.74 * 2.0**127 < codec.largest(like) == np.max(back)
+    np.testing.assert_allclose(back, x, rtol=1.01 * float(jnp.finfo(dtype).eps))
+
+
 def test_m_in_float16_has_the_layout_of_optax_and_scalars_stay_float32():
     codec = Float(jnp.dtype("float16"))
     assert codec.zeros(jnp.zeros(3), jnp.float32, square=False).dtype == jnp.float16

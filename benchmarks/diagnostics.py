@@ -216,7 +216,7 @@ def cost(task: Task, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the steps, one seed")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the steps, one seed, one round")
     parser.add_argument("--out", type=Path, default=Path(), help="where the two figures go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -224,7 +224,7 @@ def main() -> None:
     print(headline(), "")
     spike_experiment(steps, arguments.out)
     stall_experiment(task, steps, arguments.out)
-    cost(task, 3 if arguments.quick else 15)
+    cost(task, 1 if arguments.quick else 15)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,11 @@ def verdict(ratio: Spread, bar: float) -> str:
     return "holds" if ratio.median <= bar else "OVER"
 
 
+def compile_lightly() -> None:
+    """The compiler's lightest level, for quick runs that time nothing: they mostly compile. Before JAX is used."""
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
 def write_json(path: Path | None, program: str, result: Mapping[str, Any]) -> None:
     """The result with the machine it came from; no path, no file."""
     if path is not None:

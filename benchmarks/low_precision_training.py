@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from harness import headline, table, write_json
+from harness import compile_lightly, headline, table, write_json
 from tasks import Task, characters, digits
 from tqdm import tqdm
 
 import adamx
 
-SEEDS, STEPS, QUICK_STEPS, EVERY = 5, 1000, 60, 20
+SEEDS, STEPS, QUICK_STEPS, EVERY = 5, 1000, 40, 20
 INT8 = adamx.storage.Int8()
 
 
@@ -110,11 +110,13 @@ def draw(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="60 steps of the digits, judged by nothing")
+    parser.add_argument("--quick", action="store_true", help="40 steps of the digits, judged by nothing")
     parser.add_argument("--json", type=Path, help="where to keep the numbers")
     parser.add_argument("--figure", type=Path, help="where to draw the curves")
     arguments = parser.parse_args()
     steps = QUICK_STEPS if arguments.quick else STEPS
+    if arguments.quick:
+        compile_lightly()
     tasks = {"digits": digits()} if arguments.quick else {"digits": digits(), "characters": characters()}
 
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in tasks}

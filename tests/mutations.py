@@ -4,18 +4,18 @@ Run `python -m tests.mutations`. Each mutation is made in a copy; the test file 
 named beside it, must fail. Exits with 1 if a mutant survives.
 """
 
+import multiprocessing
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from tqdm import tqdm
 
-from adamx.kernels.native import libraries
 from tests.mutants import MUTATIONS
 from tests.mutants.mutation import Mutation
 
@@ -31,24 +31,43 @@ CACHED = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CAC
 """Programs that no mutation touches are compiled once."""
 
 
+FORKED = multiprocessing.get_context("forkserver")
+"""Where tests start: processes that have imported JAX, and none of adamx."""
+FORKED.set_forkserver_preload(["chex", "jax", "optax", "pytest"])
+
+
+def run_tests(folder: Path, tests: str) -> None:
+    """Runs tests on a copy, in a process of its own, which ends with pytest's code."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # of the original
+    exec(SITE)
+    sys.path.insert(0, str(folder))
+    os.environ["PYTHONPATH"] = str(folder)  # for processes that tests start
+    os.chdir(folder)
+    with (folder / "log").open("wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.exit(pytest.main(["-x", "-q", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider", f"tests/{tests}"]))
+
+
 def survives(mutation: Mutation, folder: Path) -> bool:
     """Whether the tests still pass with the mutation in place."""
     path = folder / "adamx" / mutation.file
     source = path.read_text()
     path.write_text(source.replace(mutation.old, mutation.new))
-    options = ["-x", "-q", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, f"tests/{mutation.must_fail}"]
-    environment = os.environ | CACHED | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "programs")
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    process = FORKED.Process(target=run_tests, args=(folder, mutation.must_fail))
+    process.start()
+    process.join()
     path.write_text(source)
-    if result.returncode not in (0, 1):
-        raise SystemExit(f"mutation {mutation.what!r}: pytest could not run\n{result.stdout}{result.stderr}")
-    return result.returncode == 0
+    if process.exitcode not in (0, 1):
+        raise SystemExit(f"mutation {mutation.what!r}: pytest could not run\n{(folder / 'log').read_text()}")
+    return process.exitcode == 0
 
 
 def copied(folder: Path) -> Path:
     """A copy of the package and its tests, found before the one that is installed."""
+    from adamx.kernels.native import libraries  # noqa: PLC0415 - here, where no test starts
+
     for part in ("adamx", "tests"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -70,6 +89,7 @@ def main() -> int:
             free.put(folder)
 
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(workers) as pool:
+        os.environ |= CACHED | {"JAX_COMPILATION_CACHE_DIR": f"{name}/programs", "PYTHONDONTWRITEBYTECODE": "1"}
         for worker in range(workers):
             free.put(copied(Path(name) / str(worker)))
         answers = tqdm(pool.map(survivor, MUTATIONS), total=len(MUTATIONS), unit="mutant", disable=None)

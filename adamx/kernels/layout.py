@@ -13,8 +13,8 @@ from adamx.storage.codec import Codec, Quantized, Stored
 MAX_RANK = 8
 BLOCKS = range(16, 1024 + 1, 16)
 """Sizes of int8 blocks: whole vectors, and no more than the kernel works on at a time."""
-TINY, SMALL, MANY = 512, 32_768, 128
-"""Float32 leaves that XLA steps as fast have fewer elements than the first; than the second, if there are many."""
+TINY = 1024
+"""Float32 leaves that XLA steps as fast have fewer elements."""
 
 ALIASED_PER_CALL = 96
 """Arrays that one call updates in place; the time to compile a call grows with their square."""
@@ -67,6 +67,7 @@ class Rule(NamedTuple):
         nesterov: whether m looks ahead.
         precise: whether averages are precise.
         alone: whether the tree has one leaf, for which XLA rounds otherwise.
+        elements: how many all calls of the step update.
     """
 
     b1: Scalar
@@ -74,6 +75,7 @@ class Rule(NamedTuple):
     nesterov: bool
     precise: bool
     alone: bool = False
+    elements: int = 0
 
 
 class Kernel(NamedTuple):
@@ -116,23 +118,16 @@ def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
 
 
 def worthwhile(forms: list[Form | None], leaves: list[Leaf]) -> list[Form | None]:
-    """The forms, without those of float32 leaves that XLA steps as fast: tiny ones, and small ones among many.
+    """The forms, without those of tiny float32 leaves, which XLA steps as fast.
 
     A call costs microseconds, and each array of it a fraction of one; XLA's own loop over such a leaf is done by then.
     """
 
-    def below(limit: int) -> list[bool]:
-        return [
-            form is not None
-            and form.dtypes[1] == "float32"
-            and form.mu[0] == form.nu[0] == FLOAT32
-            and jnp.size(leaf.param) < limit
-            for form, leaf in zip(forms, leaves, strict=True)
-        ]
+    def tiny(form: Form, leaf: Leaf) -> bool:
+        stored = form.mu[0] == form.nu[0] == FLOAT32
+        return form.dtypes[1] == "float32" and stored and jnp.size(leaf.param) < TINY
 
-    small = below(SMALL)
-    left = small if sum(small) > MANY else below(TINY)
-    return [None if is_left else form for form, is_left in zip(forms, left, strict=True)]
+    return [None if form and tiny(form, leaf) else form for form, leaf in zip(forms, leaves, strict=True)]
 
 
 def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:

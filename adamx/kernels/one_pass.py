@@ -59,7 +59,8 @@ def one_pass(
     weights_seed = (wrapping.seed if wrapping else None) or 0
     seeds = {MOMENTS: tuple(codec.seed for codec in codecs), PARAMETER: (weights_seed,)}
     places = [treedef.flatten_up_to(walks(params, 0, what, of, offsets)) for what, of in seeds.items()]
-    rule = Rule(b1, b2, recipe.nesterov, recipe.precise, len(leaves) == 1)
+    elements = sum(jnp.size(leaf.param) for leaf, form in zip(leaves, forms, strict=True) if form)
+    rule = Rule(b1, b2, recipe.nesterov, recipe.precise, len(leaves) == 1, elements)
     for form, members in calls(forms):
         salts = _salts([[of[i] for of in places] for i in members], [decays[i] for i in members])
         new = kernel.call(form, [leaves[i] for i in members], numbers, counts, salts, rule)

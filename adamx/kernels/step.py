@@ -10,7 +10,7 @@ import optax
 from adamx.core.state import check_state
 from adamx.guard.attempt import Attempt, same_params
 from adamx.guard.skip import Guarded
-from adamx.kernels.call import call_kernel
+from adamx.kernels.call import call_kernel, made_expensive
 from adamx.kernels.choice import choose
 from adamx.kernels.fused import Fused
 from adamx.kernels.layout import Form, Kernel, Leaf, Rule, form_of
@@ -39,13 +39,12 @@ def step(
     for a CPU makes one pass over memory: it reads gradient, parameter and moments of an element once and writes them
     once. Donate `params` and `state`, so that it writes in place, to a function that takes them in the order in which
     it returns them: XLA pairs donated arguments with results by shape, first with first, and copies where a parameter
-    meets a moment. Float32 results are within 2 units in the last place
-    of those of the composed stages; codes and their random bits are equal. An update is not rounded to the dtype of
-    the gradients on its way to the parameters. Float32 leaves that XLA steps as fast, of fewer than 512 elements or
-    small ones among many, are left to it. For a GPU or TPU it does the same with int8 and dithered moments, in
-    leaves of 16,384 elements or more whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is
-    as good for float32. Sharded arrays under plain `jit`, derivatives and vmap take the composed stages; inside
-    `jax.shard_map` the kernel works on the shards.
+    meets a moment. Float32 results are within 2 units in the last place of those of the composed stages; codes and
+    their random bits are equal. An update is not rounded to the dtype of the gradients on its way to the parameters.
+    Float32 leaves of fewer than 1024 elements, which XLA steps as fast, are left to it. For a GPU or TPU it does the
+    same with int8 and dithered moments, in leaves of 16,384 elements or more whose last axis is a multiple of their
+    block, on a TPU of 128; XLA's own loop is as good for float32. Sharded arrays under plain `jit`, derivatives and
+    vmap take the composed stages; inside `jax.shard_map` the kernel works on the shards.
 
     Args:
         tx: any transformation.
@@ -103,6 +102,7 @@ def _call_native(
 ) -> list[Leaf]:
     precise1, precise2 = (rule.precise and float(b) >= 0.5 for b in (rule.b1, rule.b2))
     of_averages = {"precise1": precise1, "precise2": precise2}
+    counts = made_expensive(counts, numbers, rule.elements)
     return call_kernel(form, leaves, numbers, counts, salts, nesterov=rule.nesterov, alone=rule.alone, **of_averages)
 
 

@@ -9,7 +9,6 @@ claim that does not hold is a result: the exit code is 0.
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from claims import Claim
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from harness import headline, machine, table
+from harness import compile_lightly, headline, machine, table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 Data = Mapping[str, Any]
@@ -107,8 +106,8 @@ def stored(experiment: Experiment, folder: Path) -> tuple[Result, Mapping[str, A
 
 def where(quick: bool, out: Path | None) -> Path:
     """The folder for what a run leaves."""
-    if quick:  # the compiler's lightest level: a quick run mostly compiles
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    if quick:
+        compile_lightly()
     folder = out or (Path(tempfile.mkdtemp(prefix="convergence-")) if quick else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -38,6 +38,8 @@ MUTATIONS = [
         "True",
         "test_sharding.py",
     ),
+    Mutation("a long step looks cheap", "kernels/call.py", "if elements < LONG", "if elements"),
+    Mutation("counts run away", "kernels/call.py", "return counts + least", "return counts + 1 + least"),
     Mutation("long blocks are taken", "kernels/layout.py", "codec.block_size in BLOCKS", "True"),
     Mutation("a stale library is used", "kernels/native.py", "library.adamx_interface() != INTERFACE", "False"),
     Mutation(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from adamx import numerics
 from adamx.kernels.layout import DITHERED, INT8, MASTER, STOCHASTIC, Form, Leaf, Rule
 from adamx.precision.half import to_float32
-from adamx.storage import Float
+from adamx.storage import Float, Int8
 from adamx.storage.codec import Quantized, Stored
 from adamx.storage.dither import lower_half, thresholds_at
 from adamx.storage.int8 import decode_blocks, encode_blocks
@@ -48,8 +48,8 @@ def step_tile(
 
     m = numerics.ema(b1, _decode(tile.mu), g, precise=rule.precise)  # line 7
     v = numerics.ema(b2, _decode(tile.nu), numerics.square(g), precise=rule.precise)  # line 8
-    m = numerics.bound_first_moment(m, Float().largest(tile.mu))
-    v = numerics.saturate_second_moment(v, Float().largest(tile.nu))
+    m = numerics.bound_first_moment(m, Int8().largest(tile.mu))
+    v = numerics.saturate_second_moment(v, Int8().largest(tile.nu))
     mu = _encode(m, tile.mu, form.mu[0], lower_half(bits), square=False)
     nu = _encode(v, tile.nu, form.nu[0], bits, square=True)
 

@@ -12,9 +12,6 @@ from adamx.kernels.native import TARGET
 FIRST = 3
 """The number of the first leaf's first array: numbers, counts and salts come before it."""
 
-LONG = 1 << 15
-"""Elements whose step takes longer than to wake a thread."""
-
 CHEAP = 1000
 """Operations. XLA:CPU runs a program of fewer on the thread that calls."""
 
@@ -56,15 +53,12 @@ def call_kernel(form: Form, leaves: list[Leaf], numbers: jax.Array, counts: jax.
     return [after(leaf) for leaf in leaves]
 
 
-def made_expensive(counts: jax.Array, numbers: jax.Array, elements: int) -> jax.Array:
-    """The counts, by way of so many operations that the program does not look cheap, if there are many elements.
+def made_expensive(counts: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The counts, by way of so many operations that the program does not look cheap.
 
-    XLA counts none for a call into a kernel, so that a step without gradients would run on the thread that calls, and
-    stand still while Python makes arrays of the results. What is added is 0, as the least multiple of bits that XLA
-    does not know.
+    XLA counts none for a call into a kernel, so that a step without gradients would run on the thread that calls. What
+    is added is 0, as the least multiple of bits that XLA does not know.
     """
-    if elements < LONG:
-        return counts
     changes = jax.lax.bitcast_convert_type(numbers[4], jnp.uint32)  # 1 - β1^t, from the count
     least = jnp.min(jax.lax.iota(jnp.uint8, CHEAP) * changes.astype(jnp.uint8))
     return counts + least.astype(jnp.uint32)

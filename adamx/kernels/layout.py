@@ -13,8 +13,11 @@ from adamx.storage.codec import Codec, Quantized, Stored
 MAX_RANK = 8
 BLOCKS = range(16, 1024 + 1, 16)
 """Sizes of int8 blocks: whole vectors, and no more than the kernel works on at a time."""
-TINY = 1024
-"""Float32 leaves that XLA steps as fast have fewer elements."""
+MANY, LITTLE, TINY = 128, 16_384, 512
+"""Leaves from which on the kernel takes all; below that, elements of a tree and of a leaf for which it takes none."""
+
+PARALLEL, LONG = 24, 1 << 24
+"""Leaves, or elements, from which on a step runs beside the thread that calls."""
 
 ALIASED_PER_CALL = 96
 """Arrays that one call updates in place; the time to compile a call grows with their square."""
@@ -67,7 +70,7 @@ class Rule(NamedTuple):
         nesterov: whether m looks ahead.
         precise: whether averages are precise.
         alone: whether the tree has one leaf, for which XLA rounds otherwise.
-        elements: how many all calls of the step update.
+        waits: whether the thread that calls may wait for the kernel.
     """
 
     b1: Scalar
@@ -75,7 +78,7 @@ class Rule(NamedTuple):
     nesterov: bool
     precise: bool
     alone: bool = False
-    elements: int = 0
+    waits: bool = True
 
 
 class Kernel(NamedTuple):
@@ -118,16 +121,20 @@ def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
 
 
 def worthwhile(forms: list[Form | None], leaves: list[Leaf]) -> list[Form | None]:
-    """The forms, without those of tiny float32 leaves, which XLA steps as fast.
+    """The forms, without those of float32 leaves that XLA steps as fast: in a little tree, and tiny ones among few.
 
-    A call costs microseconds, and each array of it a fraction of one; XLA's own loop over such a leaf is done by then.
+    A call and the numbers for it cost microseconds, each array a fraction of one; XLA's own loops are done by then.
+    From some hundred leaves on, each of its loops costs more, which is run from cold.
     """
-
-    def tiny(form: Form, leaf: Leaf) -> bool:
-        stored = form.mu[0] == form.nu[0] == FLOAT32
-        return form.dtypes[1] == "float32" and stored and jnp.size(leaf.param) < TINY
-
-    return [None if form and tiny(form, leaf) else form for form, leaf in zip(forms, leaves, strict=True)]
+    sizes = [
+        jnp.size(leaf.param) if form and form.dtypes[1] == "float32" and form.mu[0] == form.nu[0] == FLOAT32 else None
+        for form, leaf in zip(forms, leaves, strict=True)
+    ]
+    known = [size for size in sizes if size is not None]
+    if len(known) >= MANY:
+        return forms
+    limit = TINY if sum(known) >= LITTLE else LITTLE
+    return [None if size is not None and size < limit else form for form, size in zip(forms, sizes, strict=True)]
 
 
 def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
@@ -142,6 +149,15 @@ def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
         for size in [max(1, ALIASED_PER_CALL // form.aliased)]
         for start in range(0, len(numbers), size)
     ]
+
+
+def may_wait(leaves: list[Leaf]) -> bool:
+    """Whether the thread that calls may wait for the step on these leaves.
+
+    It makes Python arrays of the results meanwhile, a few microseconds a leaf; to wake another thread costs fifty. A
+    step of milliseconds holds up what else the thread has to do.
+    """
+    return len(leaves) < PARALLEL and sum(jnp.size(leaf.param) for leaf in leaves) < LONG
 
 
 def arrays_of(leaf: Leaf) -> list[jax.Array]:

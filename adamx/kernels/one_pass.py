@@ -9,7 +9,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.state import DitheredMomentsState, increment
-from adamx.kernels.layout import MASTER, PLAIN, STOCHASTIC, Form, Kernel, Leaf, Rule, calls, worthwhile
+from adamx.kernels.layout import MASTER, PLAIN, STOCHASTIC, Form, Kernel, Leaf, Rule, calls, may_wait, worthwhile
 from adamx.kernels.recipe import Recipe
 from adamx.kernels.tree import Parts, leaves_of, put_together, take_apart, with_leaves
 from adamx.precision.stochastic_rounding import StochasticRoundingState
@@ -59,8 +59,8 @@ def one_pass(
     weights_seed = (wrapping.seed if wrapping else None) or 0
     seeds = {MOMENTS: tuple(codec.seed for codec in codecs), PARAMETER: (weights_seed,)}
     places = [treedef.flatten_up_to(walks(params, 0, what, of, offsets)) for what, of in seeds.items()]
-    elements = sum(jnp.size(leaf.param) for leaf, form in zip(leaves, forms, strict=True) if form)
-    rule = Rule(b1, b2, recipe.nesterov, recipe.precise, len(leaves) == 1, elements)
+    waits = may_wait([leaf for leaf, form in zip(leaves, forms, strict=True) if form])
+    rule = Rule(b1, b2, recipe.nesterov, recipe.precise, len(leaves) == 1, waits)
     for form, members in calls(forms):
         salts = _salts([[of[i] for of in places] for i in members], [decays[i] for i in members])
         new = kernel.call(form, [leaves[i] for i in members], numbers, counts, salts, rule)

@@ -41,10 +41,10 @@ def step(
     it returns them: XLA pairs donated arguments with results by shape, first with first, and copies where a parameter
     meets a moment. Float32 results are within 2 units in the last place of those of the composed stages; codes and
     their random bits are equal. An update is not rounded to the dtype of the gradients on its way to the parameters.
-    Float32 leaves of fewer than 1024 elements, which XLA steps as fast, are left to it. For a GPU or TPU it does the
-    same with int8 and dithered moments, in leaves of 16,384 elements or more whose last axis is a multiple of their
-    block, on a TPU of 128; XLA's own loop is as good for float32. Sharded arrays under plain `jit`, derivatives and
-    vmap take the composed stages; inside `jax.shard_map` the kernel works on the shards.
+    Float32 leaves that XLA steps as fast are left to it: tiny ones among few. For a GPU or TPU it does the same with
+    int8 and dithered moments, in leaves of 16,384 elements or more whose last axis is a multiple of their block, on a
+    TPU of 128; XLA's own loop is as good for float32. Sharded arrays under plain `jit`, derivatives and vmap take the
+    composed stages; inside `jax.shard_map` the kernel works on the shards.
 
     Args:
         tx: any transformation.
@@ -102,7 +102,7 @@ def _call_native(
 ) -> list[Leaf]:
     precise1, precise2 = (rule.precise and float(b) >= 0.5 for b in (rule.b1, rule.b2))
     of_averages = {"precise1": precise1, "precise2": precise2}
-    counts = made_expensive(counts, numbers, rule.elements)
+    counts = counts if rule.waits else made_expensive(counts, numbers)
     return call_kernel(form, leaves, numbers, counts, salts, nesterov=rule.nesterov, alone=rule.alone, **of_averages)
 
 

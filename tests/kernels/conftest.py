@@ -1,11 +1,11 @@
-"""Here the kernel takes leaves that are too small to be worth a call, as if they were large: small arrays test it."""
+"""Here the kernel takes leaves that are too small to be worth a call, as if they were many: small arrays test it."""
 
 import pytest
 
-from adamx.kernels import call, layout
+from adamx.kernels import layout
 
 
 @pytest.fixture(autouse=True)
 def every_leaf_is_worthwhile(monkeypatch):
-    monkeypatch.setattr(layout, "TINY", 0)
-    monkeypatch.setattr(call, "LONG", 0)
+    monkeypatch.setattr(layout, "MANY", 0)
+    monkeypatch.setattr(layout, "PARALLEL", 0)

@@ -14,6 +14,7 @@ from adamx.kernels.layout import (
     arrays_of,
     calls,
     form_of,
+    may_wait,
     worthwhile,
 )
 from adamx.storage import Float, Int8
@@ -96,6 +97,22 @@ def test_arrays_of_a_leaf_in_the_order_of_the_kernel():
 
 def test_float32_leaves_that_xla_steps_as_fast_are_left_to_it(monkeypatch):
     monkeypatch.undo()  # the fixture of this folder
-    tiny, small, half = leaf((4, 4)), leaf((32, 32)), leaf((4, 4), p=jnp.bfloat16)
-    forms = [form_of(one, FULL, PLAIN) for one in (tiny, small, half)]
-    assert worthwhile(forms, [tiny, small, half]) == [None, *forms[1:]]
+    tiny, small, large, half = leaf((4, 4)), leaf((32, 32)), leaf((128, 128)), leaf((4, 4), p=jnp.bfloat16)
+    of = {id(one): form_of(one, FULL, PLAIN) for one in (tiny, small, large, half)}
+
+    def taken(*leaves):
+        forms = worthwhile([of[id(one)] for one in leaves], list(leaves))
+        return [form is not None for form in forms]
+
+    assert taken(tiny, small, half) == [False, False, True]
+    assert taken(tiny, small, large, half) == [False, True, True, True]
+    assert taken(*[tiny] * 127, half) == [*[False] * 127, True]
+    assert taken(*[tiny] * 128) == [True] * 128
+
+
+def test_a_short_step_on_few_leaves_runs_on_the_thread_that_calls(monkeypatch):
+    monkeypatch.undo()
+    small, long = leaf((64, 64)), leaf((4096, 4096))
+    assert may_wait([small] * 23)
+    assert not may_wait([small] * 24)
+    assert not may_wait([long])

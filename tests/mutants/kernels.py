@@ -24,7 +24,13 @@ MUTATIONS = [
         "((b1, count), (b1, count),",
         "kernels/test_parity.py::test_float32_is_within_2_ulp_of_xla",
     ),
-    Mutation("every leaf is alone", "kernels/one_pass.py", "len(leaves) == 1)", "True)", "kernels/test_parity.py"),
+    Mutation(
+        "every leaf is alone",
+        "kernels/one_pass.py",
+        "len(leaves) == 1, waits",
+        "True, waits",
+        "kernels/test_parity.py",
+    ),
     Mutation(
         "results go to another leaf",
         "kernels/call.py",
@@ -38,8 +44,11 @@ MUTATIONS = [
         "True",
         "test_sharding.py",
     ),
-    Mutation("a long step looks cheap", "kernels/call.py", "if elements < LONG", "if elements"),
+    Mutation(
+        "a long step looks cheap", "kernels/step.py", "counts if rule.waits", "counts if rule", "kernels/test_call.py"
+    ),
     Mutation("counts run away", "kernels/call.py", "return counts + least", "return counts + 1 + least"),
+    Mutation("a call for a tiny leaf", "kernels/layout.py", "limit = TINY if", "limit = 0 if"),
     Mutation("long blocks are taken", "kernels/layout.py", "codec.block_size in BLOCKS", "True"),
     Mutation("a stale library is used", "kernels/native.py", "library.adamx_interface() != INTERFACE", "False"),
     Mutation(

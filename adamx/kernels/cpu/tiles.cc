@@ -148,7 +148,37 @@ void plain(const Constants& constants, const Leaf& given, const Places& listed, 
   for (int64_t i = 0; i < n; i += kLanes) elements<false, false>(c, leaf, i, places.at(i), {}, {}, nullptr);
 }
 
+// Float32 arrays, the rule without its options, both moments kept alike.
+bool is_usual(const Rule& rule, const Leaf& leaf) {
+  return !rule.nesterov && !rule.precise1 && !rule.precise2 && !rule.may_vanish && leaf.gradient_type == Type::f32 &&
+         leaf.weight_type == Type::f32 && leaf.mu.storage == leaf.nu.storage;
+}
+
+// `plain` where it is usual: what that asks for in every vector, the compiler knows here.
+template <Storage storage, bool alone>
+void usual(const Constants& constants, const Leaf& given, const Places& listed, int64_t n) {
+  Constants c = constants;
+  Leaf leaf = given;
+  const Places places = listed;
+  c.rule.nesterov = c.rule.precise1 = c.rule.precise2 = c.rule.may_vanish = false;
+  c.rule.alone = alone;
+  c.dithered = storage == Storage::bf16_dithered;
+  leaf.gradient_type = leaf.weight_type = Type::f32;
+  leaf.mu.storage = leaf.nu.storage = storage;
+  for (int64_t i = 0; i < n; i += kLanes) elements<false, false>(c, leaf, i, places.at(i), {}, {}, nullptr);
+}
+
+template <Storage storage>
+void usual(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
+  if (c.rule.alone) return usual<storage, true>(c, leaf, places, n);
+  usual<storage, false>(c, leaf, places, n);
+}
+
 void step_tile(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
+  if (is_usual(c.rule, leaf)) {
+    if (leaf.mu.storage == Storage::f32) return usual<Storage::f32>(c, leaf, places, n);
+    if (leaf.mu.storage == Storage::bf16_dithered) return usual<Storage::bf16_dithered>(c, leaf, places, n);
+  }
   const bool mu = leaf.mu.storage == Storage::int8, nu = leaf.nu.storage == Storage::int8;
   if (mu && nu) return coded<true, true>(c, leaf, places, n);
   if (mu) return coded<true, false>(c, leaf, places, n);

@@ -18,7 +18,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adamx
+from adamx.kernels import layout
 
+layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
 
 INT8 = adamx.storage.Int8(block_size=32, min_size=1024)

@@ -1,4 +1,4 @@
-"""Moments in one byte an element: companded codes in blocks whose largest element stands apart, dithered."""
+"""Moments in one byte an element: floating codes in blocks whose largest element stands apart, dithered."""
 
 import math
 import re
@@ -6,32 +6,43 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters
 from adamx.storage import blocks
 from adamx.storage.codec import Quantized, Stored
-from adamx.storage.dither import fraction
 from adamx.storage.floats import Float
 
-TIE = 1 - 2.0**-20
-"""What is this close to the largest of a block is the largest: it may be computed twice and rounded otherwise."""
+ROUNDING = 2.0**-21
+"""More than what roundings do to a number in units of its block's scale, however a compiler orders them."""
 
 SHORTEST = 16
 """Last axes below this stay float32: two numbers a block would weigh more than the codes save."""
 
-LOWEST = {"int8": 0, "uint8": 9}
+BEND = {"int8": 0, "uint8": 160}
+"""The code up to which a power of two has 16 codes; above it has 32."""
+
+LOWEST = {"int8": 0, "uint8": 8}
 """The lowest code of a non-zero element; v below it would be known to a factor only."""
+
+DIGITS = 19
+"""Bits of a float32 number behind the four digits of a code."""
+
+ONE = 0x3F800000
+"""The bits of 1."""
 
 
 class Int8(NamedTuple):
     """Stores a moment in one byte an element and two float32 numbers a block of neighbours.
 
-    In units of the block's scale, `m = ± k²` with k in 0..126 and `v = k⁴` with k in 9..254: small numbers lie closer
-    together than large ones. The largest element of a block has the code 127 or 255 and its own number, and the scale
-    is that of the others, so that an outlier does not take the codes of its neighbours. Where a block decays, its codes
-    stay and its two numbers shrink. A non-zero v is never kept as zero. Powers are integers below 2^32 and each
-    floating operation is rounded by itself: every compiler and processor gives the same codes.
+    In units of the block's scale, a magnitude is `z - 1`, where z counts from 1 upwards through floating numbers with a
+    few digits: five binary ones behind the first for m, up to 15.5, and for v four up to 1,024 and five from there to
+    7,936. So near zero codes lie as far apart as in a linear scale, and where most elements are they lie 1.6 to 3 %
+    apart. The largest element of a block has the code 127 or 255 and its own number, and the scale is that of the
+    others, so that an outlier does not take the codes of its neighbours. Where a block decays, its codes stay and its
+    two numbers shrink. A non-zero v is never kept as zero: 0.5 is the least. A code is rounded by adding a threshold to
+    the bits of z, which every compiler and processor does in the same way.
 
     A NaN or infinite element makes its whole block non-finite.
 
@@ -111,22 +122,22 @@ def decode_blocks(codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Arr
     """The moment as float32, from blocks along the last axis and their two numbers, which have 1 in its place."""
     signed = codes.astype(jnp.int32)
     k = jnp.abs(signed)
-    size = jnp.where(k == _top_code(codes.dtype), top, _power(k, codes.dtype) * scale)
+    size = jnp.where(k == _top_code(codes.dtype), top, _magnitude(k, codes.dtype) * scale)
     return jnp.where(signed < 0, -size, size)
 
 
 def encode_blocks(x: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The inverse, rounded against thresholds: codes of a dtype, scale and top."""
-    highest = _top_code(dtype) - 1
     size = jnp.abs(x)
     top = jnp.max(size, axis=-1, keepdims=True)
-    at_top = size >= top * TIE
-    rest = jnp.max(jnp.where(at_top, 0, size), axis=-1, keepdims=True)
-    unit = 1 / _integer_power(highest, dtype)  # multiplied: compilers differ in how they divide by a constant
-    scale = jnp.maximum(rest * unit, float(jnp.finfo(jnp.float32).tiny))
-    inverse = 1 / scale  # for the whole block: a multiplication an element instead of a division
-    k = jnp.minimum(_round(size * inverse, fraction(bits), dtype), highest)
-    k = jnp.where(at_top, highest + 1, jnp.maximum(k, LOWEST[dtype.name]))
+    rest = jnp.max(jnp.where(size >= top * (1 - ROUNDING), 0, size), axis=-1, keepdims=True)
+    most, second = (_constant(_top_code(dtype) - i, dtype) for i in (0, 1))
+    # The largest is at least `most` and the second largest at most `second`, whatever is rounded on the way there.
+    scale = jnp.minimum(top * ((1 - 2 * ROUNDING) / most), rest * ((1 + ROUNDING) / second))
+    scale = jnp.maximum(scale, 2 * float(jnp.finfo(jnp.float32).tiny))  # half of it is the least v
+    y = size * (1 / scale)  # a division for the whole block
+    z = 1 + jnp.where(y < most, y, most)  # the choice keeps a compiler from contracting product and sum
+    k = jnp.maximum(_round(z, bits, dtype), LOWEST[dtype.name])
     return jnp.where(x < 0, -k, jnp.where(x == 0, 0, k)).astype(dtype), scale, top
 
 
@@ -134,24 +145,20 @@ def _top_code(dtype: DTypeLike) -> int:
     return int(jnp.iinfo(dtype).max)
 
 
-def _integer_power(k: Any, dtype: DTypeLike) -> Any:
-    """`k⁴` for v, `k²` for m."""
-    return k * k * k * k if jnp.issubdtype(dtype, jnp.unsignedinteger) else k * k
+def _constant(k: int, dtype: jnp.dtype) -> float:
+    """The same of one code."""
+    digits = min(k << DIGITS, (k + BEND[dtype.name]) << (DIGITS - 1))
+    return float(np.int32(ONE + digits).view(np.float32)) - 1
 
 
-def _power(k: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """The same as float32, by integers below 2^32, which no compiler can contract into the sum around them."""
-    return _integer_power(k.astype(jnp.uint32), dtype).astype(jnp.float32)
+def _magnitude(k: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`z - 1` of a code, in units of the scale."""
+    digits = jnp.minimum(k << DIGITS, (k + BEND[dtype.name]) << (DIGITS - 1))
+    return jax.lax.bitcast_convert_type(ONE + digits, jnp.float32) - 1
 
 
-def _round(y: jax.Array, threshold: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """The code below or above y, in units of the scale: above where the fraction between the two exceeds the threshold.
-
-    A root that is rounded otherwise elsewhere may be off by one code; comparing powers puts it right.
-    """
-    root = jnp.sqrt(jnp.sqrt(y)) if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.sqrt(y)
-    k = jnp.minimum(root, _top_code(dtype) - 1).astype(jnp.int32)
-    k = k - (_power(k, dtype) > y).astype(jnp.int32)
-    k = k + (_power(k + 1, dtype) <= y).astype(jnp.int32)
-    low, high = _power(k, dtype), _power(k + 1, dtype)
-    return k + (y - low > threshold * (high - low)).astype(jnp.int32)
+def _round(z: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The code below or above z: above where the fraction between the two exceeds the threshold."""
+    digits = jax.lax.bitcast_convert_type(z, jnp.int32) - ONE
+    digits = jnp.maximum(digits, 2 * digits - (BEND[dtype.name] << DIGITS))
+    return (digits + (~bits >> (32 - DIGITS)).astype(jnp.int32)) >> DIGITS

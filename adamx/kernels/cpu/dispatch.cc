@@ -1,4 +1,5 @@
 // Which of the compiled versions this processor runs.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -62,11 +63,14 @@ void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end) 
 const char* instructions() { return version().name; }
 
 Tiling tiling(const Leaf& leaf) {
-  int64_t rows = leaf.rows(), last = leaf.last(), block = 1;
+  int64_t rows = leaf.rows(), last = leaf.last(), block = 1, least = kTile;
   for (const Moment* moment : {&leaf.mu, &leaf.nu}) {
-    if (moment->storage == Storage::int8 && moment->block > block) block = moment->block;
+    if (moment->storage != Storage::int8) continue;
+    block = std::max(block, moment->block);
+    least = std::min(least, moment->block);
   }
-  if (block == 1) {
+  if (block > 1 && 0 < last && last <= least && last % kWidest == 0) block = last;  // each row is a block
+  if (block == 1 || block == last) {
     last *= rows;
     rows = 1;
   }

@@ -28,6 +28,7 @@ struct Rule {
   Divisor weight1, weight2, weight1_next;
   F largest, limit;  // of v and m
   bool nesterov, precise1, precise2, alone;
+  bool rooted;      // eps_root is not 0
   bool may_vanish;  // what m̂ is divided by
 
   Rule(const Step& s, float largest_v)
@@ -48,6 +49,7 @@ struct Rule {
         precise1(s.precise1),
         precise2(s.precise2),
         alone(s.alone),
+        rooted(s.eps_root != 0),
         may_vanish(!(s.eps >= FLT_MIN)) {}
 };
 
@@ -59,7 +61,7 @@ inline F average(F decay, F rest, bool precise, F a, F x) {
 // Line 7. An infinite m becomes NaN: it must show.
 inline F first_moment(const Rule& rule, F m, F g) {
   const F raw = average(rule.b1, rule.rest1, rule.precise1, m, g);
-  return within(raw, rule.limit) - (raw - raw);
+  return multiply_add(raw, F{}, within(raw, rule.limit));
 }
 
 // Line 8.
@@ -71,7 +73,7 @@ inline F second_moment(const Rule& rule, F v, F g) {
 // it divides, m once by the product of its weight and the root; by that of a single leaf it multiplies.
 inline F direction(const Rule& rule, F m, F v, F g) {
   const F v_hat = rule.alone ? v * rule.weight2.inverse : v / rule.weight2;
-  F below = root(v_hat + rule.eps_root) + rule.eps;
+  F below = root(rule.rooted ? v_hat + rule.eps_root : v_hat) + rule.eps;
   if (rule.may_vanish) below = below == 0.0f ? all(1.0f) : below;
   if (rule.nesterov) {
     const F ahead = multiply_add(rule.b1, m / rule.weight1_next, rule.rest1 * (g / rule.weight1));

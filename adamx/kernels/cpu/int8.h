@@ -1,5 +1,8 @@
-// The codes of adamx/storage/int8.py, one block at a time: m = ± k² scale, v = k⁴ scale, the largest apart.
+// The codes of adamx/storage/int8.py, one block at a time. Numbers are twice as large as there, so that the code is the
+// lowest byte of what stands before the digits that it leaves out.
 #pragma once
+
+#include <cmath>
 
 #include "dither.h"
 #include "lanes.h"
@@ -7,84 +10,86 @@
 namespace adamx {
 namespace ADAMX_ISA {
 
-constexpr float kTie = 1 - 0x1p-20f;
+constexpr float kRounding = 0x1p-21f;
+constexpr uint32_t kOne = 0x3F800000u, kTwo = 0x40000000u;
+constexpr int kDigits = 19;
+constexpr uint32_t kBend = 160, kLowest = (kTwo >> kDigits) + 8;  // of v
+
+// z - 1 of the two highest codes.
+template <bool square>
+constexpr float kMost = square ? 8063.0f : 14.75f;
+template <bool square>
+constexpr float kNext = square ? 7935.0f : 14.5f;
 
 // What a block's elements have in common.
 struct Block {
   float scale = 0, top = 0;
-  float inverse() const { return 1 / scale; }
-  float tie() const { return top * kTie < kTiny ? kTiny : top * kTie; }  // what is as large stands apart; 0 does not
 };
 
-inline F fourth_power(F k) { return (k * k) * (k * k); }  // k² is exact
-
 inline F decode_first(const void* codes, Block block) {
-  const I8 code = load<I8>(codes);
-  const F k = to_float(widen(code)), size = magnitude(k);
-  const F inner = k * size * block.scale;
-  const U sign = bits_of(k) & 0x80000000u;
-  return size == 127.0f ? float_of(bits_of(all(block.top)) | sign) : inner;
+  const I code = (I)widen(load<I8>(codes));
+  const U k = (U)(code < 0 ? -code : code);
+  const F inner = (float_of((k << (kDigits - 1)) + kOne) - 1.0f) * block.scale;
+  const F size = k == 127u ? all(block.top) : inner;
+  return float_of(bits_of(size) | ((U)code & 0x80000000u));
 }
 
 inline F decode_second(const void* codes, Block block) {
-  const F k = to_float(widen(load<U8>(codes)));
-  return k == 255.0f ? all(block.top) : fourth_power(k) * block.scale;
+  const U k = widen(load<U8>(codes));
+  const U half = k << (kDigits - 1), four = half + half + kOne, five = half + ((kBend << (kDigits - 1)) + kOne);
+  const F inner = (float_of(smaller(four, five)) - 1.0f) * block.scale;
+  return k == 255u ? all(block.top) : inner;
 }
 
-// Sizes compare as integers as they do as numbers, and NaN is the largest.
-template <bool square>
-inline Block measure(const float* x, int64_t n) {
-  U top{}, second{};
-  for (int64_t i = 0; i < n; i += kLanes) top = larger(bits_of(magnitude(load<F>(x + i))), top);
-  Block block;
-  const uint32_t largest_bits = largest(top);
-  std::memcpy(&block.top, &largest_bits, 4);
-  const float tie = block.tie();
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const F size = magnitude(load<F>(x + i));
-    second = larger(size >= tie ? U{} : bits_of(size), second);
+// The two largest sizes of each lane. They compare as integers as they do as numbers, and NaN is the largest.
+struct Largest {
+  U top, second;
+  void see(U size) {
+    second = larger(second, smaller(top, size));
+    top = larger(top, size);
   }
-  const uint32_t second_bits = largest(second);
-  float rest;
-  std::memcpy(&rest, &second_bits, 4);
-  constexpr double highest = square ? 254.0 * 254 * 254 * 254 : 126.0 * 126;
-  const float shrunk = rest * static_cast<float>(1 / highest);
-  block.scale = shrunk < kTiny ? kTiny : shrunk;  // NaN stays
-  return block;
-}
-
-// The code is k or k + 1, whichever way the fraction of y between their powers compares with the threshold t. As the
-// fraction of the root differs from it by less than 1/4, the integer nearest to root - t is the code or the one below:
-// a root to a few digits first, then one exact comparison decide. They are two steps so that a loop can work on the
-// second one for a vector beside the first one for the next: in one chain they would wait for each other.
-struct Guess {
-  F y, t, k;
 };
 
-inline Guess guess_first(F x, F t, F inverse) {
-  const F y = magnitude(x) * inverse, bounded = larger(y, all(0x1p-40f));
-  return {y, t, nearest(larger(multiply_add(bounded, inverse_root(bounded), -t), all(0.0f)))};
+// What a block's new codes have in common: the inverse of half its scale.
+struct Coding {
+  float inverse;
+};
+
+// The numbers of a block whose elements have been seen, x, from their largest sizes.
+template <bool square>
+inline Coding measure(const Largest& seen, const float* x, int64_t n, float* scale, float* top) {
+  const float most = std::fabs(largest(seen.top));
+  const float tie = larger(kTiny, most * (1 - kRounding));  // what is as large stands apart; 0 does not; NaN stays
+  float rest = largest(float_of(seen.top) >= tie ? seen.second : seen.top);
+  if (rest >= tie) {  // several of them in one lane
+    U others{};
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const F size = magnitude(load<F>(x + i));
+      others = larger(others, size >= tie ? U{} : bits_of(size));
+    }
+    rest = largest(others);
+  }
+  const float by_most = most * static_cast<float>((1 - 2.0 * kRounding) / static_cast<double>(kMost<square>));
+  const float by_next = rest * static_cast<float>((1 + 1.0 * kRounding) / static_cast<double>(kNext<square>));
+  const float unit = larger(2 * kTiny, smaller(by_most, by_next));  // half a unit is the least v
+  *scale = unit;
+  *top = most;
+  return {2 * (1 / unit)};
 }
 
-inline U8 encode_first(const Guess& guess, F x, F tie) {
-  F k = guess.k;
-  k = guess.y - k * k > guess.t * (k + k + 1.0f) ? k + 1.0f : k;
-  k = magnitude(x) >= tie ? all(127.0f) : smaller(k, all(126.0f));
-  return narrow8(to_integer(float_of(bits_of(k) | (bits_of(x) & 0x80000000u))));
+// Rounded up where the fraction exceeds the threshold that t is short of: its lower half.
+inline U8 encode_first(F x, U t, F inverse) {
+  const U z = smaller(bits_of(magnitude(x) * inverse + 2.0f), bits_of(all(2 * kMost<false> + 2)));
+  const U k = (z + ((t << 2) & 0x3FFFFu)) >> (kDigits - 1);
+  return narrow8(x < 0.0f ? -k : k);
 }
 
-inline Guess guess_second(F x, F t, F inverse) {
-  const F y = x * inverse, bounded = larger(y, all(0x1p-40f)), square_root = bounded * inverse_root(bounded);
-  return {y, t, nearest(multiply_add(square_root, inverse_root(square_root), -t))};
-}
-
-inline U8 encode_second(const Guess& guess, F x, F tie) {
-  F k = guess.k;
-  const F low = fourth_power(k), high = fourth_power(k + 1.0f);
-  k = guess.y - low > guess.t * (high - low) ? k + 1.0f : k;
-  k = x >= tie ? all(255.0f) : smaller(k, all(254.0f));
-  const I lowest = x == 0.0f ? I{} : I{} + 9, code = (I)to_integer(k);  // k may be -1
-  return narrow8((U)(code > lowest ? code : lowest));
+// The whole of it.
+inline U8 encode_second(F x, U t, F inverse) {
+  const U z = smaller(bits_of(x * inverse + 2.0f), bits_of(all(2 * kMost<true> + 2)));
+  const U digits = larger(z, z + z - (kTwo + (kBend << kDigits)));
+  const U k = (digits + (t >> (32 - kDigits))) >> kDigits;
+  return narrow8(larger(k, smaller(bits_of(x), all(kLowest))));  // 0 is kept as 0, and nothing else is
 }
 
 }  // namespace ADAMX_ISA

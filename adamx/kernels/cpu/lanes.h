@@ -48,12 +48,25 @@ inline U all(uint32_t x) { return x - U{}; }
 inline U bits_of(F x) { return reinterpret_cast<U>(x); }
 inline F float_of(U x) { return reinterpret_cast<F>(x); }
 inline F to_float(U x) { return __builtin_convertvector(reinterpret_cast<I>(x), F); }  // of numbers below 2^31
-inline U to_integer(F x) { return reinterpret_cast<U>(__builtin_convertvector(x, I)); }
 
 inline U larger(U a, U b) { return a > b ? a : b; }
 inline U smaller(U a, U b) { return a < b ? a : b; }
 
 inline F magnitude(F x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
+
+#if defined(__AVX2__)
+inline float largest(__m256i x) {
+  __m128i half = _mm_max_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  half = _mm_max_epu32(half, _mm_shuffle_epi32(half, 0x4E));
+  half = _mm_max_epu32(half, _mm_shuffle_epi32(half, 0xB1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(half));
+}
+inline float larger(float a, float b) { return _mm_cvtss_f32(_mm_max_ss(_mm_set_ss(a), _mm_set_ss(b))); }
+inline float smaller(float a, float b) { return _mm_cvtss_f32(_mm_min_ss(_mm_set_ss(a), _mm_set_ss(b))); }
+#else
+inline float larger(float a, float b) { return a > b ? a : b; }  // b where either is NaN, as in the other versions
+inline float smaller(float a, float b) { return a < b ? a : b; }
+#endif
 
 #if defined(__AVX512F__)
 
@@ -65,14 +78,15 @@ inline F within(F x, F limit) {
   return _mm512_range_ps(x, limit, 2);
 }  // the limit's size and x's sign where |x| is more
 inline F root(F x) { return _mm512_sqrt_ps(x); }
-inline F inverse_root(F x) { return _mm512_rsqrt14_ps(x); }  // to 2^-14
-inline F nearest(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline U widen(U16 x) { return (U)_mm512_cvtepu16_epi32((__m256i)x); }
 inline U widen(U8 x) { return (U)_mm512_cvtepu8_epi32((__m128i)x); }
 inline U widen(I8 x) { return (U)_mm512_cvtepi8_epi32((__m128i)x); }
 inline U16 narrow16(U x) { return (U16)_mm512_cvtepi32_epi16((__m512i)x); }
 inline U8 narrow8(U x) { return (U8)_mm512_cvtepi32_epi8((__m512i)x); }
-inline uint32_t largest(U x) { return _mm512_reduce_max_epu32((__m512i)x); }
+inline float largest(U x) {  // the number of which these are the largest bits
+  const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256((__m512i)x), _mm512_extracti64x4_epi64((__m512i)x, 1));
+  return largest(half);
+}
 inline U pick(U index, U from) { return (U)_mm512_permutexvar_epi32((__m512i)index, (__m512i)from); }
 inline F from_float16(U16 x) { return _mm512_cvtph_ps((__m256i)x); }
 inline U16 to_float16(F x) { return (U16)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
@@ -85,8 +99,6 @@ inline F smaller(F a, F b) { return _mm256_min_ps(a, b); }
 inline F larger(F a, F b) { return _mm256_max_ps(a, b); }
 inline F within(F x, F limit) { return larger(-limit, smaller(limit, x)); }
 inline F root(F x) { return _mm256_sqrt_ps(x); }
-inline F inverse_root(F x) { return _mm256_rsqrt_ps(x); }  // to 1.5 2^-12
-inline F nearest(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline U widen(U16 x) { return (U)_mm256_cvtepu16_epi32((__m128i)x); }
 inline U widen(U8 x) { return (U)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)&x)); }
 inline U widen(I8 x) { return (U)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)&x)); }
@@ -99,12 +111,7 @@ inline U8 narrow8(U x) {
   const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   return load<U8>(&reinterpret_cast<const char&>(static_cast<const __m128i&>(_mm_packus_epi16(half, half))));
 }
-inline uint32_t largest(U x) {
-  __m128i half = _mm_max_epu32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
-  half = _mm_max_epu32(half, _mm_shuffle_epi32(half, 0x4E));
-  half = _mm_max_epu32(half, _mm_shuffle_epi32(half, 0xB1));
-  return static_cast<uint32_t>(_mm_cvtsi128_si32(half));
-}
+inline float largest(U x) { return largest((__m256i)x); }
 inline U pick(U index, U from) { return (U)_mm256_permutevar8x32_epi32((__m256i)from, (__m256i)index); }
 inline F from_float16(U16 x) { return _mm256_cvtph_ps((__m128i)x); }
 inline U16 to_float16(F x) { return (U16)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
@@ -125,21 +132,15 @@ inline F root(F x) {
   for (int i = 0; i < kLanes; ++i) x[i] = __builtin_sqrtf(x[i]);
   return x;
 }
-inline F inverse_root(F x) {  // Newton's steps from a first guess by the exponent: to 2^-17
-  F y = float_of(0x5F375A86u - (bits_of(x) >> 1));
-  for (int i = 0; i < 2; ++i) y = y * (1.5f - 0.5f * x * y * y);
-  return y;
-}
-inline F nearest(F x) { return (x + 0x1.8p23f) - 0x1.8p23f; }  // of numbers below 2^22
 inline U widen(U16 x) { return __builtin_convertvector(x, U); }
 inline U widen(U8 x) { return __builtin_convertvector(x, U); }
 inline U widen(I8 x) { return (U) __builtin_convertvector(x, I); }
 inline U16 narrow16(U x) { return __builtin_convertvector(x, U16); }
 inline U8 narrow8(U x) { return __builtin_convertvector(x, U8); }
-inline uint32_t largest(U x) {
+inline float largest(U x) {
   uint32_t found = 0;
   for (int i = 0; i < kLanes; ++i) found = x[i] > found ? x[i] : found;
-  return found;
+  return load<float>(&found);
 }
 inline U pick(U index, U from) {
   U picked{};

@@ -49,6 +49,12 @@ struct Leaf {
   }
 };
 
+// Where a tile begins.
+struct Begin {
+  int64_t element, row, column;
+  Begin(const Leaf& leaf, int64_t at) : element(at), row(at / leaf.last()), column(at - row * leaf.last()) {}
+};
+
 // The numbers of Algorithm 1 in this step. `rest` is 1-β, rounded from the exact difference; a weight is 1-β^t.
 struct Step {
   float b1, rest1, b2, rest2;
@@ -60,7 +66,8 @@ struct Step {
   bool alone;                    // one leaf is the whole tree
 };
 
-// Tiles are numbered row by row; a tile lies within a row where blocks do, else rows are one.
+// Tiles are numbered row by row. A tile lies within a row where blocks do; else, and where each row is a block of whole
+// vectors, rows are one.
 struct Tiling {
   int64_t rows, last, length, per_row;
   int64_t count() const { return rows * per_row; }

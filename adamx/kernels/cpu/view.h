@@ -20,17 +20,18 @@ inline void each_array(Leaf& leaf, Visit visit) {
   visit(leaf.nu.data, leaf.nu.width());
 }
 
-// The leaf from element `begin` on, which starts a block where there are blocks.
-inline Leaf from_element(Leaf leaf, int64_t begin) {
-  each_array(leaf, [begin](void*& data, size_t bytes) {
-    data = static_cast<char*>(data) + static_cast<size_t>(begin) * bytes;
+// The leaf from there on, which starts a block where there are blocks.
+inline Leaf from(const Begin& begin, Leaf leaf) {
+  each_array(leaf, [&](void*& data, size_t bytes) {
+    data = static_cast<char*>(data) + static_cast<size_t>(begin.element) * bytes;
   });
   for (Moment* moment : {&leaf.mu, &leaf.nu}) {
     if (moment->storage != Storage::int8) continue;
-    const int64_t per_row = (leaf.last() + moment->block - 1) / moment->block;
-    const int64_t block = begin / leaf.last() * per_row + begin % leaf.last() / moment->block;
+    int64_t block = begin.column == 0 ? 0 : begin.column / moment->block;
+    if (begin.row != 0) block += begin.row * ((leaf.last() + moment->block - 1) / moment->block);
     moment->scale += block;
     moment->top += block;
+    if (moment->block > leaf.last()) moment->block = leaf.last();  // where a row ends
   }
   return leaf;
 }

@@ -1,0 +1,113 @@
+// A tile of which a moment is coded: averages and the largest of each block, then the blocks' numbers, then codes and
+// weights. Passes of their own, so that no vector waits for the division or the block of another.
+#pragma once
+
+#include <algorithm>
+
+#include "int8.h"
+#include "plain.h"
+#include "view.h"
+
+namespace adamx {
+namespace ADAMX_ISA {
+
+// A moment between its old codes and its new ones.
+struct Between {
+  static constexpr int64_t kBlocks = kTile / kWidest;
+  alignas(64) float x[kTile];
+  Largest seen[kBlocks];
+  Coding coding[kBlocks];
+};
+
+// Asks for a line that is worked on half a tile later: calculation takes longer than memory does, but waits for it
+// where a page begins.
+[[gnu::always_inline]] inline void fetch(const void* data, size_t bytes, int64_t i) {
+  __builtin_prefetch(static_cast<const char*>(data) + bytes * static_cast<size_t>(i), 1);
+}
+
+inline uint32_t block_of(const Moment& moment, int64_t i) {
+  return static_cast<uint32_t>(i) / static_cast<uint32_t>(moment.block);
+}
+
+template <bool coded>
+inline Block block_at(const Moment& moment, int64_t i) {
+  if constexpr (!coded) return {};
+  return {moment.scale[block_of(moment, i)], moment.top[block_of(moment, i)]};
+}
+
+// What has been seen of the block of element i before it.
+template <bool coded>
+inline Largest seen_before(const Moment& moment, const Between& between, int64_t i) {
+  if (!coded || i % moment.block == 0) return Largest{};
+  return between.seen[block_of(moment, i)];
+}
+
+template <bool square>
+void measure_blocks(const Moment& moment, int64_t n, Between* between) {
+  int64_t k = 0;
+  for (int64_t i = 0; i < n; i += moment.block, ++k) {
+    between->coding[k] = measure<square>(between->seen[k], between->x + i, std::min(moment.block, n - i),
+                                         moment.scale + k, moment.top + k);
+  }
+}
+
+template <bool coded>
+inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
+  return coded ? all(between.coding[block_of(moment, i)].inverse) : F{};
+}
+
+template <bool coded_mu, bool coded_nu>
+[[gnu::always_inline]] inline void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
+  Between mu, nu;
+  const int64_t part = !coded_nu                       ? leaf.mu.block
+                       : !coded_mu                     ? leaf.nu.block
+                       : leaf.mu.block < leaf.nu.block ? leaf.mu.block
+                                                       : leaf.nu.block;  // no block ends within one
+  for (int64_t begin = 0; begin < n; begin += part) {
+    const Block mu_block = block_at<coded_mu>(leaf.mu, begin), nu_block = block_at<coded_nu>(leaf.nu, begin);
+    Largest mu_seen = seen_before<coded_mu>(leaf.mu, mu, begin), nu_seen = seen_before<coded_nu>(leaf.nu, nu, begin);
+    for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
+      fetch(leaf.weight, width(leaf.weight_type), i);
+      const F g = widened(leaf.gradient_type, leaf.gradient, i);
+      const F m_before = coded_mu ? decode_first(at<int8_t>(leaf.mu.data, i), mu_block) : load_moment(leaf.mu, i);
+      const F v_before = coded_nu ? decode_second(at<uint8_t>(leaf.nu.data, i), nu_block) : load_moment(leaf.nu, i);
+      const F m = first_moment(c.rule, m_before, g), v = second_moment(c.rule, v_before, g);
+      if (coded_mu) mu_seen.see(bits_of(magnitude(m)));
+      if (coded_nu) nu_seen.see(bits_of(v));
+      store(mu.x + i, m);
+      store(nu.x + i, v);
+    }
+    if (coded_mu) mu.seen[block_of(leaf.mu, begin)] = mu_seen;
+    if (coded_nu) nu.seen[block_of(leaf.nu, begin)] = nu_seen;
+  }
+  if (coded_mu) measure_blocks<false>(leaf.mu, n, &mu);
+  if (coded_nu) measure_blocks<true>(leaf.nu, n, &nu);
+  for (int64_t begin = 0; begin < n; begin += part) {
+    const F mu_inverse = inverse_at<coded_mu>(leaf.mu, mu, begin),
+            nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);
+    U place = places.in_row(begin), salted = c.moments.salted(place);
+    for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
+      fetch(leaf.gradient, width(leaf.gradient_type), i + n);
+      fetch(leaf.mu.data, leaf.mu.width(), i + n);
+      fetch(leaf.nu.data, leaf.nu.width(), i + n);
+      const F m = load<F>(mu.x + i), v = load<F>(nu.x + i);
+      land(c, leaf, i, m, v, widened(leaf.gradient_type, leaf.gradient, i), started(leaf, i), place);
+      const U bits = c.moments.complements(salted);
+      if constexpr (coded_mu) {
+        store(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));
+      } else {
+        store_moment<false>(leaf.mu, i, m, ~bits);
+      }
+      if constexpr (coded_nu) {
+        store(at<uint8_t>(leaf.nu.data, i), encode_second(v, bits, nu_inverse));
+      } else {
+        store_moment<true>(leaf.nu, i, v, ~bits);
+      }
+      place += kLanes * along(1);
+      salted += kLanes * along(1);
+    }
+  }
+}
+
+}  // namespace ADAMX_ISA
+}  // namespace adamx

@@ -15,7 +15,8 @@ from adamx.storage.codec import Quantized, Stored
 from adamx.storage.floats import Float
 
 ROUNDING = 2.0**-21
-"""More than what roundings do to a number in units of its block's scale, however a compiler orders them."""
+"""More than roundings do to a number on its way into units of its block's scale, of a GPU that divides to two units in
+the last place as well."""
 
 SHORTEST = 16
 """Last axes below this stay float32: two numbers a block would weigh more than the codes save."""
@@ -132,7 +133,7 @@ def encode_blocks(x: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> tuple[jax.
     top = jnp.max(size, axis=-1, keepdims=True)
     rest = jnp.max(jnp.where(size >= top * (1 - ROUNDING), 0, size), axis=-1, keepdims=True)
     most, second = (_constant(_top_code(dtype) - i, dtype) for i in (0, 1))
-    # The largest is at least `most` and the second largest at most `second`, whatever is rounded on the way there.
+    # Whatever is rounded on the way, the largest is at least `most`, and the second largest at most `second`.
     scale = jnp.minimum(top * ((1 - 2 * ROUNDING) / most), rest * ((1 + ROUNDING) / second))
     scale = jnp.maximum(scale, 2 * float(jnp.finfo(jnp.float32).tiny))  # half of it is the least v
     y = size * (1 / scale)  # a division for the whole block

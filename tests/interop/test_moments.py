@@ -52,10 +52,10 @@ def test_int8_rounds_to_nearest():
     x = np.random.default_rng(0).random((5, 96)).astype(np.float32)
     stored = encode(x, Int8(24, 0).zeros(x, jnp.float32, square=False), False, 24)
     scale = np.repeat(np.asarray(stored.scale), 24, axis=-1)
-    codes = np.sqrt(np.abs(np.asarray(decode("w", stored, 24))) / scale)
     off = np.abs(np.asarray(decode("w", stored, 24)) - x) / scale
-    assert (off <= codes + 0.75).all()  # from k to the middle of k² and (k+1)²: k + 1/2, and rounding of the powers
-    assert off.max() > 50
+    gap = 2.0 ** np.floor(np.log2(1 + x / scale)) / 32  # between the codes around x: five digits of 1 + x / scale
+    assert (off <= gap / 2 * (1 + 1e-4)).all()
+    assert (off / gap).max() > 0.49
 
 
 def test_too_large_becomes_the_largest(x64):

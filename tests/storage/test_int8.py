@@ -118,6 +118,16 @@ def test_an_outlier_does_not_take_the_codes_of_its_neighbours():
     assert error.max() < 0.25 / 14.5 + 1e-6  # two codes at the upper end
 
 
+@pytest.mark.parametrize("square", [False, True])
+def test_no_other_element_takes_the_code_of_an_outlier(square):
+    """However the second largest is rounded: one that took the largest's number would jump."""
+    x = moment((4096, 16), square)
+    x[:, [3, 12]] = 1e8
+    like = CODEC.zeros(x, x.dtype, square=square)
+    stored = CODEC.encode(jnp.asarray(x), like, jnp.zeros(x.shape, jnp.uint32), square=square)
+    np.testing.assert_array_equal(np.abs(np.asarray(stored.codes, int)) == (255 if square else 127), x == 1e8)
+
+
 def test_a_block_that_decays_keeps_its_codes():
     x = moment((16, 16), True)
     stored, back = held(x, True)

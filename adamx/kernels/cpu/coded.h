@@ -16,7 +16,7 @@ struct Between {
   static constexpr int64_t kBlocks = kTile / kWidest;
   alignas(64) float x[kTile];
   Largest seen[kBlocks];
-  Coding coding[kBlocks];
+  float inverse[kBlocks];  // of half the new scales
 };
 
 // Asks for a line that is worked on half a tile later: calculation takes longer than memory does, but waits for it
@@ -46,14 +46,14 @@ template <bool square>
 void measure_blocks(const Moment& moment, int64_t n, Between* between) {
   int64_t k = 0;
   for (int64_t i = 0; i < n; i += moment.block, ++k) {
-    between->coding[k] = measure<square>(between->seen[k], between->x + i, std::min(moment.block, n - i),
-                                         moment.scale + k, moment.top + k);
+    between->inverse[k] = measure<square>(between->seen[k], between->x + i, std::min(moment.block, n - i),
+                                          moment.scale + k, moment.top + k);
   }
 }
 
 template <bool coded>
 inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
-  return coded ? all(between.coding[block_of(moment, i)].inverse) : F{};
+  return coded ? all(between.inverse[block_of(moment, i)]) : F{};
 }
 
 template <bool coded_mu, bool coded_nu>

@@ -1,5 +1,5 @@
-// The codes of adamx/storage/int8.py, one block at a time. Numbers are twice as large as there, so that the code is the
-// lowest byte of what stands before the digits that it leaves out.
+// The codes of adamx/storage/int8.py, one block at a time. z is twice as large as there when it is rounded, between 2
+// and 4 in place of 1 and 2: the code is then the lowest byte of the bits before the digits that it leaves out.
 #pragma once
 
 #include <cmath>
@@ -50,14 +50,9 @@ struct Largest {
   }
 };
 
-// What a block's new codes have in common: the inverse of half its scale.
-struct Coding {
-  float inverse;
-};
-
-// The numbers of a block whose elements have been seen, x, from their largest sizes.
+// The numbers of a block whose elements x have been seen. Returns the inverse of half the scale.
 template <bool square>
-inline Coding measure(const Largest& seen, const float* x, int64_t n, float* scale, float* top) {
+inline float measure(const Largest& seen, const float* x, int64_t n, float* scale, float* top) {
   const float most = std::fabs(largest(seen.top));
   const float tie = larger(kTiny, most * (1 - kRounding));  // what is as large stands apart; 0 does not; NaN stays
   float rest = largest(float_of(seen.top) >= tie ? seen.second : seen.top);
@@ -74,7 +69,7 @@ inline Coding measure(const Largest& seen, const float* x, int64_t n, float* sca
   const float unit = larger(2 * kTiny, smaller(by_most, by_next));  // half a unit is the least v
   *scale = unit;
   *top = most;
-  return {2 * (1 / unit)};
+  return 2 * (1 / unit);
 }
 
 // Rounded up where the fraction exceeds the threshold that t is short of: its lower half.

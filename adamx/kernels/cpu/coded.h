@@ -15,7 +15,7 @@ namespace ADAMX_ISA {
 struct Between {
   static constexpr int64_t kBlocks = kTile / kWidest;
   alignas(64) float x[kTile];
-  Largest seen[kBlocks];
+  Seen seen[kBlocks];
   float inverse[kBlocks];  // of half the new scales
 };
 
@@ -37,8 +37,8 @@ inline Block block_at(const Moment& moment, int64_t i) {
 
 // What has been seen of the block of element i before it.
 template <bool coded>
-inline Largest seen_before(const Moment& moment, const Between& between, int64_t i) {
-  if (!coded || i % moment.block == 0) return Largest{};
+inline Seen seen_before(const Moment& moment, const Between& between, int64_t i) {
+  if (!coded || i % moment.block == 0) return Seen{};
   return between.seen[block_of(moment, i)];
 }
 
@@ -59,13 +59,10 @@ inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
 template <bool coded_mu, bool coded_nu>
 [[gnu::always_inline]] inline void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
   Between mu, nu;
-  const int64_t part = !coded_nu                       ? leaf.mu.block
-                       : !coded_mu                     ? leaf.nu.block
-                       : leaf.mu.block < leaf.nu.block ? leaf.mu.block
-                                                       : leaf.nu.block;  // no block ends within one
+  const int64_t part = std::min(coded_mu ? leaf.mu.block : kTile, coded_nu ? leaf.nu.block : kTile);  // in each block
   for (int64_t begin = 0; begin < n; begin += part) {
     const Block mu_block = block_at<coded_mu>(leaf.mu, begin), nu_block = block_at<coded_nu>(leaf.nu, begin);
-    Largest mu_seen = seen_before<coded_mu>(leaf.mu, mu, begin), nu_seen = seen_before<coded_nu>(leaf.nu, nu, begin);
+    Seen mu_seen = seen_before<coded_mu>(leaf.mu, mu, begin), nu_seen = seen_before<coded_nu>(leaf.nu, nu, begin);
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       fetch(leaf.weight, width(leaf.weight_type), i);
       const F g = widened(leaf.gradient_type, leaf.gradient, i);
@@ -91,17 +88,17 @@ template <bool coded_mu, bool coded_nu>
       fetch(leaf.mu.data, leaf.mu.width(), i + n);
       fetch(leaf.nu.data, leaf.nu.width(), i + n);
       const F m = load<F>(mu.x + i), v = load<F>(nu.x + i);
-      land(c, leaf, i, m, v, widened(leaf.gradient_type, leaf.gradient, i), started(leaf, i), place);
+      land(c, leaf, i, {m, v}, place);
       const U bits = c.moments.complements(salted);
       if constexpr (coded_mu) {
         store(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));
       } else {
-        store_moment<false>(leaf.mu, i, m, ~bits);
+        store_moment<false>(leaf.mu, i, m, bits);
       }
       if constexpr (coded_nu) {
         store(at<uint8_t>(leaf.nu.data, i), encode_second(v, bits, nu_inverse));
       } else {
-        store_moment<true>(leaf.nu, i, v, ~bits);
+        store_moment<true>(leaf.nu, i, v, bits);
       }
       place += kLanes * along(1);
       salted += kLanes * along(1);

@@ -42,31 +42,32 @@ inline F decode_second(const void* codes, Block block) {
 }
 
 // The two largest sizes of each lane. They compare as integers as they do as numbers, and NaN is the largest.
-struct Largest {
-  U top, second;
+struct Seen {
+  U top, next;
   void see(U size) {
-    second = larger(second, smaller(top, size));
+    next = larger(next, smaller(top, size));
     top = larger(top, size);
   }
 };
 
 // The numbers of a block whose elements x have been seen. Returns the inverse of half the scale.
 template <bool square>
-inline float measure(const Largest& seen, const float* x, int64_t n, float* scale, float* top) {
-  const float most = std::fabs(largest(seen.top));
+inline float measure(const Seen& seen, const float* x, int64_t n, float* scale, float* top) {
+  const Largest two = two_largest(seen.top, seen.next);
+  const float most = std::fabs(two.top);
   const float tie = larger(kTiny, most * (1 - kRounding));  // what is as large stands apart; 0 does not; NaN stays
-  float rest = largest(float_of(seen.top) >= tie ? seen.second : seen.top);
-  if (rest >= tie) {  // several of them in one lane
-    U others{};
+  float rest = two.next;
+  if (rest >= tie) {
+    Seen others{};
     for (int64_t i = 0; i < n; i += kLanes) {
       const F size = magnitude(load<F>(x + i));
-      others = larger(others, size >= tie ? U{} : bits_of(size));
+      others.see(size >= tie ? U{} : bits_of(size));
     }
-    rest = largest(others);
+    rest = two_largest(others.top, others.next).top;
   }
   const float by_most = most * static_cast<float>((1 - 2.0 * kRounding) / static_cast<double>(kMost<square>));
   const float by_next = rest * static_cast<float>((1 + 1.0 * kRounding) / static_cast<double>(kNext<square>));
-  const float unit = larger(2 * kTiny, smaller(by_most, by_next));  // half a unit is the least v
+  const float unit = larger(2 * kTiny, smaller(by_next, by_most));  // half a unit is the least v; NaN stays
   *scale = unit;
   *top = most;
   return 2 * (1 / unit);

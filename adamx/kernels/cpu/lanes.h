@@ -54,12 +54,23 @@ inline U smaller(U a, U b) { return a < b ? a : b; }
 
 inline F magnitude(F x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
 
+// The two largest numbers of a vector, compared by their bits.
+struct Largest {
+  float top, next;
+};
+
 #if defined(__AVX2__)
-inline float largest(__m256i x) {
-  __m128i half = _mm_max_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-  half = _mm_max_epu32(half, _mm_shuffle_epi32(half, 0x4E));
-  half = _mm_max_epu32(half, _mm_shuffle_epi32(half, 0xB1));
-  return _mm_cvtss_f32(_mm_castsi128_ps(half));
+// The two largest of both halves, lane by lane.
+inline void fold(__m128i& top, __m128i& next, __m128i other_top, __m128i other_next) {
+  next = _mm_max_epu32(_mm_min_epu32(top, other_top), _mm_max_epu32(next, other_next));
+  top = _mm_max_epu32(top, other_top);
+}
+inline Largest two_largest(__m256i tops, __m256i nexts) {
+  __m128i top = _mm256_castsi256_si128(tops), next = _mm256_castsi256_si128(nexts);
+  fold(top, next, _mm256_extracti128_si256(tops, 1), _mm256_extracti128_si256(nexts, 1));
+  fold(top, next, _mm_shuffle_epi32(top, 0x4E), _mm_shuffle_epi32(next, 0x4E));
+  fold(top, next, _mm_shuffle_epi32(top, 0xB1), _mm_shuffle_epi32(next, 0xB1));
+  return {_mm_cvtss_f32(_mm_castsi128_ps(top)), _mm_cvtss_f32(_mm_castsi128_ps(next))};
 }
 inline float larger(float a, float b) { return _mm_cvtss_f32(_mm_max_ss(_mm_set_ss(a), _mm_set_ss(b))); }
 inline float smaller(float a, float b) { return _mm_cvtss_f32(_mm_min_ss(_mm_set_ss(a), _mm_set_ss(b))); }
@@ -83,9 +94,12 @@ inline U widen(U8 x) { return (U)_mm512_cvtepu8_epi32((__m128i)x); }
 inline U widen(I8 x) { return (U)_mm512_cvtepi8_epi32((__m128i)x); }
 inline U16 narrow16(U x) { return (U16)_mm512_cvtepi32_epi16((__m512i)x); }
 inline U8 narrow8(U x) { return (U8)_mm512_cvtepi32_epi8((__m512i)x); }
-inline float largest(U x) {  // the number of which these are the largest bits
-  const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256((__m512i)x), _mm512_extracti64x4_epi64((__m512i)x, 1));
-  return largest(half);
+inline Largest two_largest(U top, U next) {
+  const __m256i low = _mm512_castsi512_si256((__m512i)top), high = _mm512_extracti64x4_epi64((__m512i)top, 1);
+  const __m256i low_next = _mm512_castsi512_si256((__m512i)next),
+                high_next = _mm512_extracti64x4_epi64((__m512i)next, 1);
+  return two_largest(_mm256_max_epu32(low, high),
+                     _mm256_max_epu32(_mm256_min_epu32(low, high), _mm256_max_epu32(low_next, high_next)));
 }
 inline U pick(U index, U from) { return (U)_mm512_permutexvar_epi32((__m512i)index, (__m512i)from); }
 inline F from_float16(U16 x) { return _mm512_cvtph_ps((__m256i)x); }
@@ -111,7 +125,7 @@ inline U8 narrow8(U x) {
   const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   return load<U8>(&reinterpret_cast<const char&>(static_cast<const __m128i&>(_mm_packus_epi16(half, half))));
 }
-inline float largest(U x) { return largest((__m256i)x); }
+inline Largest two_largest(U top, U next) { return two_largest((__m256i)top, (__m256i)next); }
 inline U pick(U index, U from) { return (U)_mm256_permutevar8x32_epi32((__m256i)from, (__m256i)index); }
 inline F from_float16(U16 x) { return _mm256_cvtph_ps((__m128i)x); }
 inline U16 to_float16(F x) { return (U16)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
@@ -137,10 +151,15 @@ inline U widen(U8 x) { return __builtin_convertvector(x, U); }
 inline U widen(I8 x) { return (U) __builtin_convertvector(x, I); }
 inline U16 narrow16(U x) { return __builtin_convertvector(x, U16); }
 inline U8 narrow8(U x) { return __builtin_convertvector(x, U8); }
-inline float largest(U x) {
-  uint32_t found = 0;
-  for (int i = 0; i < kLanes; ++i) found = x[i] > found ? x[i] : found;
-  return load<float>(&found);
+inline Largest two_largest(U top, U next) {
+  uint32_t most = 0, second = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    for (const uint32_t x : {top[i], next[i]}) {
+      second = x > most ? most : x > second ? x : second;
+      most = x > most ? x : most;
+    }
+  }
+  return {load<float>(&most), load<float>(&second)};
 }
 inline U pick(U index, U from) {
   U picked{};

@@ -41,7 +41,7 @@ class Int8(NamedTuple):
     few digits: five binary ones behind the first for m, up to 15.5, and for v four up to 1,024 and five from there to
     7,936. So near zero codes lie as far apart as in a linear scale, and where most elements are they lie 1.6 to 3 %
     apart. The largest element of a block has the code 127 or 255 and its own number, and the scale is that of the
-    others, so that an outlier does not take the codes of its neighbours. Where a block decays, its codes stay and its
+    others where it stands out, so that it does not take their codes. Where a block decays, its codes stay and its
     two numbers shrink. A non-zero v is never kept as zero: 0.5 is the least. A code is rounded by adding a threshold to
     the bits of z, which every compiler and processor does in the same way.
 
@@ -133,13 +133,20 @@ def encode_blocks(x: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> tuple[jax.
     top = jnp.max(size, axis=-1, keepdims=True)
     rest = jnp.max(jnp.where(size >= top * (1 - ROUNDING), 0, size), axis=-1, keepdims=True)
     most, second = (_constant(_top_code(dtype) - i, dtype) for i in (0, 1))
-    # Whatever is rounded on the way, the largest is at least `most`, and the second largest at most `second`.
+    # Whatever is rounded on the way, the largest is at least `most` units, and the second largest at most `second`, or
+    # what lies between them is as likely to become the largest as it is close to it. Tiny blocks have codes alone.
     scale = jnp.minimum(top * ((1 - 2 * ROUNDING) / most), rest * ((1 + ROUNDING) / second))
     scale = jnp.maximum(scale, 2 * float(jnp.finfo(jnp.float32).tiny))  # half of it is the least v
     y = size * (1 / scale)  # a division for the whole block
-    z = 1 + jnp.where(y < most, y, most)  # the choice keeps a compiler from contracting product and sum
+    z = 1 + _at_most(y, most)
     k = jnp.maximum(_round(z, bits, dtype), LOWEST[dtype.name])
     return jnp.where(x < 0, -k, jnp.where(x == 0, 0, k)).astype(dtype), scale, top
+
+
+def _at_most(y: jax.Array, limit: float) -> jax.Array:
+    """The smaller of two positive numbers, by their bits: no compiler contracts a product into a sum through them."""
+    bits = jnp.minimum(jax.lax.bitcast_convert_type(y, jnp.uint32), np.float32(limit).view(np.uint32))
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _top_code(dtype: DTypeLike) -> int:

@@ -26,13 +26,21 @@ def test_what_was_stored_is_stored_again_as_it_was(name, square):
     x = np.random.default_rng(0).standard_normal((5, 100)).astype(np.float32)
     like = codec.zeros(x, jnp.float32, square=square)
     stored = encode(x * x if square else x, like, square, size)
-    first = decode("w", stored, size)
+    first = np.asarray(decode("w", stored, size))
     again = encode(first, like, square, size)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(like), strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    np.testing.assert_allclose(decode("w", again, size), first, rtol=2.0**-22 if name == "int8" else 0)
-    if name == "int8":
-        np.testing.assert_array_equal(again.codes, stored.codes)
+    if name != "int8":
+        np.testing.assert_array_equal(decode("w", again, size), first)
+        return
+    # Where the second largest was rounded to the largest, the scale is now that of the third.
+    stands_apart = (
+        np.add.reduceat(np.abs(first) == np.repeat(stored.top, size, -1)[:, :100], range(0, 100, 24), -1) == 1
+    )
+    assert stands_apart.mean() > 0.8
+    same = np.repeat(stands_apart, size, -1)[:, :100]
+    np.testing.assert_allclose(decode("w", again, size)[same], first[same], rtol=2.0**-20)
+    np.testing.assert_array_equal(again.codes[same], stored.codes[same])
 
 
 # Half a unit in the last place of bfloat16, float16 (block-scaled or not) and float8 (3 bits of fraction).

@@ -157,6 +157,19 @@ def test_a_long_run_ends_where_xla_ends():
 
 
 @needs_kernel
+def test_codes_are_those_of_xla_in_a_million_elements():
+    """Many enough for fractions that are within 2^-16 of their thresholds; averages are exact, as above."""
+    params, gradients = (
+        {"w": jnp.ones((1024, 1024))},
+        jnp.round(jax.random.normal(jax.random.key(0), (1024, 1024)) * 64),
+    )
+    rule = functools.partial(adamx.fused_adam, 1e-2, b1=0.5, b2=0.5, mu_dtype=INT8, nu_dtype=INT8)
+    state = rule().init(params)
+    native, composed = (jitted(rule(backend=backend))(params, state, {"w": gradients}) for backend in ("auto", "xla"))
+    assert differing(native[1], composed[1]) == []
+
+
+@needs_kernel
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e30, 3e38, 1e-30, 1e-45, -0.0])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_gradients_at_the_ends_of_the_range(storage, value):

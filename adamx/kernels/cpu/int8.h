@@ -76,7 +76,7 @@ inline float measure(const Seen& seen, const float* x, int64_t n, float* scale, 
 // Rounded up where the fraction exceeds the threshold that t is short of: its lower half.
 inline U8 encode_first(F x, U t, F inverse) {
   const U z = smaller(bits_of(magnitude(x) * inverse + 2.0f), bits_of(all(2 * kMost<false> + 2)));
-  const U k = (z + ((t << 2) & 0x3FFFFu)) >> (kDigits - 1);
+  const U k = (z + (((t << 2) & 0x3FFFFu) | 3u)) >> (kDigits - 1);
   return narrow8(x < 0.0f ? -k : k);
 }
 

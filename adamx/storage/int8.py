@@ -153,16 +153,19 @@ def _top_code(dtype: DTypeLike) -> int:
     return int(jnp.iinfo(dtype).max)
 
 
-def _constant(k: int, dtype: jnp.dtype) -> float:
-    """The same of one code."""
-    digits = min(k << DIGITS, (k + BEND[dtype.name]) << (DIGITS - 1))
-    return float(np.int32(ONE + digits).view(np.float32)) - 1
+def _digits(k: Any, dtype: jnp.dtype) -> tuple[Any, Any]:
+    """How far the bits of z lie above those of 1, with four digits and, from the bend on, with five: the smaller."""
+    return k << DIGITS, (k + BEND[dtype.name]) << (DIGITS - 1)
 
 
 def _magnitude(k: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """`z - 1` of a code, in units of the scale."""
-    digits = jnp.minimum(k << DIGITS, (k + BEND[dtype.name]) << (DIGITS - 1))
-    return jax.lax.bitcast_convert_type(ONE + digits, jnp.float32) - 1
+    return jax.lax.bitcast_convert_type(ONE + jnp.minimum(*_digits(k, dtype)), jnp.float32) - 1
+
+
+def _constant(k: int, dtype: jnp.dtype) -> float:
+    """The same of one code that is known."""
+    return float(np.int32(ONE + min(_digits(k, dtype))).view(np.float32)) - 1
 
 
 def _round(z: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -12,9 +12,9 @@ needs_kernel = pytest.mark.skipif(
 )
 
 
-def jitted(tx):
-    """`adamx.step` as `step(params, state, gradients)`."""
-    return jax.jit(lambda params, state, gradients: adamx.step(tx, gradients, state, params))
+def jitted(tx, **extra):
+    """`adamx.step` as `step(params, state, gradients)`, with extra arguments."""
+    return jax.jit(lambda params, state, gradients: adamx.step(tx, gradients, state, params, **extra))
 
 
 def ulps(a, b, reference=0.0):

@@ -3,13 +3,17 @@
 Rounded to nearest, a slow average stalls: the change of one step is less than half a unit of the stored number. Here an
 element rounds up where the part that does not fit exceeds a threshold that moves on with every step,
 
-    u = hash(salt, index) + step × stride    (modulo 2^32, read as a fraction of 1).
+    u = hash(salt, index / 16) + (index mod 16) × spread + step × stride    (modulo 2^32, read as a fraction of 1).
 
-Over elements the thresholds of a step are uniform. Over steps those of an element are a low-discrepancy sequence (Weyl,
-1916): its stride is close to the golden ratio or to one of three relatives, numbers that fractions approximate as badly
-as any, so that after n steps it has rounded up n times the mean fraction give or take O(log n), where independent draws
-are off by O(√n). Four strides instead of one, because gradients that repeat after a denominator of those fractions, 89
-or 144 steps, meet nearly the same thresholds again: now that happens to a part of the elements.
+Over steps those of an element are a low-discrepancy sequence (Weyl, 1916): its stride is close to the golden ratio or
+to one of three relatives, numbers that fractions approximate as badly as any, so that after n steps it has rounded up n
+times the mean fraction give or take O(log n), where independent draws are off by O(√n). Four strides instead of one,
+because gradients that repeat after a denominator of those fractions, 89 or 144 steps, meet nearly the same thresholds
+again: now that happens to a part of the elements.
+
+Over elements the thresholds of a step are uniform. Sixteen neighbours share a hash and are strata: those with the same
+stride lie at equal distances, so that of sixteen alike as many round up as their fraction says, give or take four. One
+hash a vector is little to a processor that works on vectors, and calculates it beside them.
 
 The lower 16 bits of a threshold are such a walk as well, by another stride. So one hash serves both moments: v takes
 the threshold, m its lower half.
@@ -38,6 +42,13 @@ Chosen so that no entry is above 3 up to denominators of 12,000 and, of the lowe
 MOMENTS, PARAMETER = 0, 1
 """What is rounded: each has a walk of its own."""
 
+SPREAD = 0x70005000
+"""From one neighbour to the next: 7 sixteenths, and 5 of the lower half. Pairs of both are spread over the square."""
+
+GOLDEN = 0x9E377490
+"""From one row to the next; the rows of up to a billion elements share no hash."""
+
+_GROUP = 4  # bits of a place that tell the neighbours apart which share a hash
 _BITS = 0xFFFFFFFF
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B  # odd multipliers that mix well
 
@@ -54,12 +65,13 @@ def leaf_salt(path: str, what: int = MOMENTS, seeds: Sequence[int] = ()) -> np.u
     salt = zlib.crc32(path.encode())
     for number in (what, *seeds):
         salt = _mix(salt ^ _mix((number + 1) & _BITS))
-    return np.uint32(salt)
+    return np.uint32(salt >> _GROUP << _GROUP)
 
 
 def along(axis_from_last: int) -> np.uint32:
-    """What an index adds to the place of its element; the last axis is 1."""
-    return np.uint32(_mix(axis_from_last) | 1)
+    """What an index adds to the place of its element; the last axis is 1. A row begins where a group does."""
+    others = ((_mix(axis_from_last) | 1) << _GROUP) & _BITS
+    return np.uint32({1: 1, 2: GOLDEN}.get(axis_from_last, others))
 
 
 def place(salt: Any, offset: Sequence[Any] | None = None) -> jax.Array:
@@ -91,12 +103,15 @@ def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any]
 
 def thresholds_at(places: jax.Array, step: Any) -> jax.Array:
     """The thresholds of elements whose places are known: `place` of the first one, moved by `along` each axis."""
-    x = (places ^ (places >> 16)) * np.uint32(_FIRST)
-    x = x ^ (x >> 15)
-    first, second = ((x >> (31 - i)) & 1 for i in (0, 1))
-    golden, *others = (np.uint32(stride) for stride in STRIDES)
-    stride = jnp.where(first == 0, jnp.where(second == 0, golden, others[0]), jnp.where(second == 0, *others[1:]))
-    return x * np.uint32(_SECOND) + jnp.asarray(step, jnp.uint32) * stride
+    x = places >> _GROUP
+    x = (x ^ (x >> 16)) * np.uint32(_FIRST)
+    x = (x ^ (x >> 15)) * np.uint32(_SECOND)
+    neighbour, turned = places & ((1 << _GROUP) - 1), places + x
+    first, second = turned & 1, turned & 2
+    strides = [np.uint32(stride) for stride in STRIDES]
+    even, odd = (jnp.where(second == 0, *strides[i::2]) for i in (0, 1))
+    stride = jnp.where(first == 0, even, odd)
+    return x + neighbour * np.uint32(SPREAD) + jnp.asarray(step, jnp.uint32) * stride
 
 
 def fraction(bits: jax.Array) -> jax.Array:

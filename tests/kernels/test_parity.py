@@ -12,7 +12,15 @@ import adamx
 from adamx.storage import Float, Int8
 from tests.backends import differing, jitted, needs_kernel, ulps
 
-SHAPES = {"matrix": (64, 128), "odd": (3, 5, 37), "row": (1, 1), "vector": (4500,), "scalar": (), "empty": (0, 4)}
+SHAPES = {
+    "matrix": (64, 128),
+    "odd": (3, 5, 37),
+    "deep": (2, 3, 48),
+    "row": (1, 1),
+    "vector": (4500,),
+    "scalar": (),
+    "empty": (0, 4),
+}
 INT8 = Int8(block_size=64, min_size=0)
 STORAGES = {
     "float32": {},
@@ -167,6 +175,22 @@ def test_codes_are_those_of_xla_in_a_million_elements():
     state = rule().init(params)
     native, composed = (jitted(rule(backend=backend))(params, state, {"w": gradients}) for backend in ("auto", "xla"))
     assert differing(native[1], composed[1]) == []
+
+
+@needs_kernel
+@pytest.mark.parametrize("offset", [(16, 32), (3, 5)], ids=["where groups begin", "within a group"])
+@pytest.mark.parametrize("storage", ["bfloat16", "int8"])
+def test_a_shard_meets_the_thresholds_of_its_place(storage, offset):
+    params = {"w": jnp.ones((40, 64))}
+    gradients = {"w": jnp.round(jax.random.normal(jax.random.key(0), (40, 64)) * 64)}
+    ends = []
+    for backend in ("auto", "xla"):
+        tx = adamx.with_stochastic_rounding(
+            adamx.fused_adam(1e-2, b1=0.5, b2=0.5, backend=backend, **STORAGES[storage])
+        )
+        half = jax.tree.map(lambda p: p.astype("bfloat16"), params)
+        ends.append(jitted(tx, dither_offset={"w": offset})(half, tx.init(half), gradients))
+    assert differing(*ends) == []
 
 
 @needs_kernel

@@ -10,6 +10,7 @@ from adamx.storage.dither import (
     PARAMETER,
     STRIDES,
     Walk,
+    along,
     fraction,
     leaf_salt,
     lower_half,
@@ -43,29 +44,61 @@ def walked(n, half="whole"):
     return np.asarray(jax.vmap(lambda t: HALVES[half](thresholds((256,), SALT, t)))(steps)) / 2**32
 
 
+def by_neighbour(x):
+    """One row for each group of 16 elements that share a hash, or a column of elements that share none."""
+    return x.reshape(-1, min(16, x.shape[-1]))
+
+
 @both_halves
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_uniform_over_elements_at_every_step(shape, step, half):
-    counts, _ = np.histogram(drawn(shape, step, half=half), 64, (0, 1))
-    expected = np.prod(shape) / 64
-    assert ((counts - expected) ** 2 / expected).sum() < 115  # χ² with 63 degrees of freedom, 1 in 10,000
+def test_uniform_over_groups_at_every_step(shape, step, half):
+    for u in by_neighbour(drawn(shape, step, half=half)).T:
+        counts, _ = np.histogram(u, 64, (0, 1))
+        expected = len(u) / 64
+        assert ((counts - expected) ** 2 / expected).sum() < 130  # χ² with 63 degrees of freedom, 1 in 1,000,000
+
+
+@both_halves
+@pytest.mark.parametrize("step", STEPS)
+def test_neighbours_lie_at_equal_distances(step, half):
+    """All sixteen at step 0; later those which move by the same stride, four and four."""
+    groups = by_neighbour(drawn((4096,), step, half=half))
+    for width in (4, 16) if step == 0 else (4,):
+        for start in range(16 // width):
+            u = np.sort(groups[:, start :: 16 // width], axis=1)
+            gaps = np.diff(u, axis=1, append=u[:, :1] + 1)
+            np.testing.assert_allclose(gaps, 1 / width, atol=2e-3)
+
+
+@both_halves
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.999])
+def test_of_sixteen_alike_as_many_round_up_as_their_fraction_says(share, half):
+    up = np.stack([(by_neighbour(drawn((16384,), t, half=half)) < share).sum(1) for t in range(50)])
+    assert np.abs(up - 16 * share).max() < 4
+    assert abs(up.mean() - 16 * share) < 0.02
+    independent = 16 * share * (1 - share)
+    assert up.var() < 1.1 * independent
+    if share in (0.3, 0.5):
+        assert up.var() < 0.5 * independent
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_no_correlation_between_moments_leaves_seeds_neighbours_and_steps(shape):
+def test_no_correlation_between_moments_leaves_seeds_groups_and_steps(shape):
     here = drawn(shape, 7)
+    width = by_neighbour(here).shape[1]
     others = {
         "moment": drawn(shape, 7, half="lower half"),
         "moment later": drawn(shape, 8, half="lower half"),
         "parameter": drawn(shape, 7, leaf_salt("encoder/kernel", PARAMETER)),
         "leaf": drawn(shape, 7, leaf_salt("encoder/kernel2")),
         "seed": drawn(shape, 7, leaf_salt("encoder/kernel", MOMENTS, (1,))),
-        **{f"neighbour in axis {axis}": np.roll(here, 1, axis) for axis in range(len(shape)) if shape[axis] > 1},
-        "diagonal neighbour": np.roll(here, (1,) * len(shape), range(len(shape))),
+        **{f"neighbour in axis {axis}": np.roll(here, 1, axis) for axis in range(len(shape) - 1) if shape[axis] > 1},
+        "next group": np.roll(here, width, -1) if shape[-1] > width else np.roll(here, 1, 0),
+        "diagonal neighbour": np.roll(here, (1,) * (len(shape) - 1) + (width,), range(len(shape))),
     }
     for what, other in others.items():
-        assert abs(np.corrcoef(here.ravel(), other.ravel())[0, 1]) < 4.5 / np.sqrt(here.size), what
+        assert abs(np.corrcoef(here.ravel(), other.ravel())[0, 1]) < 4.5 / np.sqrt(here.size / width), what
 
 
 def star_discrepancy(u):
@@ -106,7 +139,8 @@ def test_a_step_moves_by_one_of_four_nearly_noble_numbers():
     moved = thresholds((40000,), SALT, np.uint32(8)) - thresholds((40000,), SALT, np.uint32(7))
     found, counts = np.unique(moved, return_counts=True)
     assert set(found) == set(STRIDES)
-    assert np.abs(counts - 10000).max() < 400
+    assert (counts == 10000).all()
+    assert (by_neighbour(np.asarray(moved))[:, 4:] == by_neighbour(np.asarray(moved))[:, :-4]).all()
 
 
 @both_halves
@@ -123,6 +157,15 @@ def test_the_accumulated_error_is_bounded_where_independent_bits_walk_away(share
         assert np.abs(independent).max() > 2 * np.abs(error).max()
 
 
+def test_rows_of_a_billion_elements_share_no_hash():
+    of = int(along(2)) // 16, 2**28
+    rows = np.arange(1, 2**20, dtype=np.int64)
+    apart = rows * of[0] % of[1]
+    nearest = np.minimum.accumulate(np.minimum(apart, of[1] - apart))  # groups between any two of so many rows
+    assert (16 * (rows + 1) * nearest).min() > 1e9
+    assert all(int(along(axis)) % 32 == 16 for axis in range(2, 9))
+
+
 def test_the_step_wraps():
     last, first = (thresholds((100,), SALT, np.uint32(t)) for t in (2**32 - 1, 0))
     stride = thresholds((100,), SALT, np.uint32(1)) - first
@@ -131,9 +174,9 @@ def test_the_step_wraps():
 
 def test_the_same_bits_for_ever():
     """Resumed runs and other processors depend on these."""
-    assert (SALT, leaf_salt("w", PARAMETER, (3,))) == (2323679541, 93196100)
+    assert (SALT, leaf_salt("w", PARAMETER, (3,))) == (2323679536, 93196096)
     bits = thresholds((2, 3), SALT, np.uint32(5))
-    np.testing.assert_array_equal(bits, [[3428673254, 1469389041, 736489886], [786792130, 2913390824, 623392819]])
+    np.testing.assert_array_equal(bits, [[3600945928, 3626367770, 3478622496], [1451307036, 1476728878, 1328983604]])
 
 
 def test_a_shard_with_its_offset_has_the_thresholds_of_its_place():

@@ -56,7 +56,7 @@ inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
   return coded ? all(between.inverse[block_of(moment, i)]) : F{};
 }
 
-template <bool coded_mu, bool coded_nu>
+template <bool coded_mu, bool coded_nu, typename Places>
 [[gnu::always_inline]] inline void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
   Between mu, nu;
   const int64_t part = std::min(coded_mu ? leaf.mu.block : kTile, coded_nu ? leaf.nu.block : kTile);  // in each block
@@ -82,14 +82,13 @@ template <bool coded_mu, bool coded_nu>
   for (int64_t begin = 0; begin < n; begin += part) {
     const F mu_inverse = inverse_at<coded_mu>(leaf.mu, mu, begin),
             nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);
-    U place = places.in_row(begin), salted = c.moments.salted(place);
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       fetch(leaf.gradient, width(leaf.gradient_type), i + n);
       fetch(leaf.mu.data, leaf.mu.width(), i + n);
       fetch(leaf.nu.data, leaf.nu.width(), i + n);
       const F m = load<F>(mu.x + i), v = load<F>(nu.x + i);
-      land(c, leaf, i, {m, v}, place);
-      const U bits = c.moments.complements(salted);
+      land(c, leaf, i, {m, v}, places);
+      const U bits = c.moments.complements(places, i);
       if constexpr (coded_mu) {
         store(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));
       } else {
@@ -100,8 +99,6 @@ template <bool coded_mu, bool coded_nu>
       } else {
         store_moment<true>(leaf.nu, i, v, bits);
       }
-      place += kLanes * along(1);
-      salted += kLanes * along(1);
     }
   }
 }

@@ -1,5 +1,8 @@
-// The thresholds of adamx/storage/dither.py: a hash of the place, and a walk over the steps.
+// The thresholds of adamx/storage/dither.py: a hash that 16 neighbours share, what tells them apart, and a walk over
+// steps. A vector needs one hash, which is calculated beside it, and an addition.
 #pragma once
+
+#include <algorithm>
 
 #include "lanes.h"
 #include "leaf.h"
@@ -8,6 +11,7 @@ namespace adamx {
 namespace ADAMX_ISA {
 
 constexpr uint32_t kFirst = 0x7FEB352Du, kSecond = 0x846CA68Bu;
+constexpr uint32_t kGroup = 16, kSpread = 0x70005000u, kGolden = 0x9E377490u;
 constexpr uint32_t kStrides[4] = {0x9E35BB67u, 0xB93F9635u, 0x9482B8A3u, 0xB44E9CFDu};
 
 constexpr uint32_t mix(uint32_t x) {
@@ -16,8 +20,10 @@ constexpr uint32_t mix(uint32_t x) {
   return x ^ (x >> 16);
 }
 
-// What a step along an axis adds to the place; axes are counted from the last one, which is 1.
-constexpr uint32_t along(int axis_from_last) { return mix(static_cast<uint32_t>(axis_from_last)) | 1u; }
+// What a step along an axis but the last one adds to the place. Axes are counted from the last one, which is 1.
+constexpr uint32_t along(int axis_from_last) {
+  return axis_from_last == 2 ? kGolden : (mix(static_cast<uint32_t>(axis_from_last)) | 1u) * kGroup;
+}
 
 // Where the first element of a row lies from the first one of the leaf.
 inline uint32_t row_place(const Leaf& leaf, int64_t row) {
@@ -29,74 +35,98 @@ inline uint32_t row_place(const Leaf& leaf, int64_t row) {
   return leaf.rank > 1 ? place + static_cast<uint32_t>(row) * along(leaf.rank) : place;
 }
 
-// The places of a tile's elements: neighbours in one row, or listed where rows end within the tile.
-class Places {
- public:
-  Places(const Leaf& leaf, const Begin& begin, int64_t n, uint32_t* list = nullptr)
-      : leaf_(leaf), begin_(begin), first_(place(leaf, begin)), list_(nullptr) {
-    for (uint32_t i = 0; i < kLanes; ++i) lane_[i] = i * along(1);
-    const int64_t last = leaf.last();
-    in_one_row_ = begin.column + n <= last;
-    if (in_one_row_ || list == nullptr) return;
-    list_ = list;
-    for (int64_t i = 0, here = last - begin.column; i < n; i += here, here = last) {
-      const uint32_t start = place(leaf, Begin(leaf, begin.element + i));
-      here = here < n - i ? here : n - i;
-      for (int64_t j = 0; j < here; ++j) list[i + j] = start + static_cast<uint32_t>(j) * along(1);
-    }
+inline uint32_t place(const Leaf& leaf, const Begin& at) {
+  return row_place(leaf, at.row) + static_cast<uint32_t>(at.column);
+}
+
+// Calls `visit(place, i, end)` for the elements [i, end) of a tile that lie in one row, with the place of the first.
+template <typename Visit>
+inline void each_row(const Leaf& leaf, const Begin& begin, int64_t n, Visit visit) {
+  for (int64_t i = 0, end = 0, column = begin.column; i < n; i = end, column = 0) {
+    end = std::min(n, i + leaf.last() - column);
+    visit(place(leaf, Begin(leaf, begin.element + i)), i, end);
   }
+}
 
-  U at(int64_t i) const { return list_ != nullptr ? load<U>(list_ + i) : lane_ + neighbour(i); }
+// Whether each vector of a tile lies in one group. Tiles of coded moments lie in a row or have rows of whole groups.
+inline bool in_groups(const Leaf& leaf) {
+  const bool coded = leaf.mu.storage == Storage::int8 || leaf.nu.storage == Storage::int8;
+  const bool rows_are = coded || leaf.rows() == 1 || leaf.last() % kGroup == 0;
+  return rows_are && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0;
+}
 
-  // The same where no row ends within the vector; it needs no list.
-  U in_row(int64_t i) const {
-    return lane_ + (in_one_row_ ? neighbour(i) : place(leaf_, Begin(leaf_, begin_.element + i)));
+// The places of a tile whose rows begin where vectors do: of one vector's first element in each group.
+class InGroups {
+ public:
+  InGroups(const Leaf& leaf, const Begin& begin, int64_t n) {
+    each_row(leaf, begin, n, [this](uint32_t first, int64_t i, int64_t end) {
+      const auto group = static_cast<size_t>(i) / kGroup, groups = static_cast<size_t>(end - i + kGroup - 1) / kGroup;
+      for (size_t k = 0; k < groups; ++k) first_[group + k] = first + static_cast<uint32_t>(k) * kGroup;
+    });
+  }
+  uint32_t first(int64_t i) const {
+    const auto at = static_cast<uint32_t>(i);
+    return first_[at / kGroup] + at % kGroup;
   }
 
  private:
-  const Leaf& leaf_;
-  Begin begin_;
-  uint32_t first_;
-  const uint32_t* list_;
-  bool in_one_row_;
-  U lane_;
-
-  uint32_t neighbour(int64_t i) const { return first_ + static_cast<uint32_t>(i) * along(1); }
-
-  static uint32_t place(const Leaf& leaf, const Begin& at) {
-    return row_place(leaf, at.row) + static_cast<uint32_t>(at.column) * along(1);
-  }
+  uint32_t first_[kTile / kGroup];
 };
+
+// The places of any tile, one by one.
+class OneByOne {
+ public:
+  OneByOne(const Leaf& leaf, const Begin& begin, int64_t n) {
+    each_row(leaf, begin, n, [this](uint32_t first, int64_t i, int64_t end) {
+      for (; i < end; ++i) each_[i] = first++;
+    });
+  }
+  U each(int64_t i) const { return load<U>(each_ + i); }
+
+ private:
+  uint32_t each_[kTile + kWidest];  // a vector more, of which none is meant
+};
+
+template <typename T>
+inline T hashed(T group) {
+  const T x = (group ^ (group >> 16)) * kFirst;
+  return (x ^ (x >> 15)) * kSecond;
+}
 
 // The walk of a step.
 class Walk {
  public:
-  Walk(uint32_t salt, uint32_t count) : salt_(all(salt)) {
-    for (int i = 0; i < kLanes; ++i) moved_[i] = count * kStrides[i % 4];
-    short_ = ~moved_;
+  Walk(uint32_t salt, uint32_t count) : salt_(salt) {
+    for (uint32_t turn = 0; turn < 4; ++turn) {
+      for (uint32_t i = 0; i < kGroup; ++i) moved_[turn][i] = i * kSpread + count * kStrides[(i + turn) % 4];
+    }
+    for (uint32_t i = 0; i < kLanes; ++i) strides_[i] = count * kStrides[i % 4];
   }
 
-  // A place as `complements` takes it.
-  U salted(U place) const { return place + salt_; }
-
-  U thresholds(U place) const {
-    const U x = hashed(salted(place));
-    return x * kSecond + pick(x >> 30, moved_);
+  U thresholds(const InGroups& places, int64_t i) const {
+    const uint32_t first = places.first(i) + salt_, hash = hashed(first / kGroup);
+    return hash + moved(first, hash);
   }
 
-  // What thresholds are short of their largest number: -1 - x.
-  U complements(U salted_place) const {
-    const U x = hashed(salted_place);
-    return x * (0u - kSecond) + pick(x >> 30, short_);
+  U thresholds(const OneByOne& places, int64_t i) const {
+    const U place = places.each(i) + salt_, hash = hashed(place / kGroup);
+    return hash + (place % kGroup) * kSpread + pick((place + hash) % 4, strides_);
   }
+
+  // What they are short of their largest number: -1 - x.
+  U complements(const InGroups& places, int64_t i) const {
+    const uint32_t first = places.first(i) + salt_, hash = hashed(first / kGroup);
+    return ~hash - moved(first, hash);
+  }
+
+  U complements(const OneByOne& places, int64_t i) const { return ~thresholds(places, i); }
 
  private:
-  U salt_, moved_, short_;
+  uint32_t salt_;  // moved by where a shard begins
+  alignas(64) uint32_t moved_[4][kGroup];
+  U strides_;
 
-  static U hashed(U x) {
-    x = (x ^ (x >> 16)) * kFirst;
-    return x ^ (x >> 15);
-  }
+  U moved(uint32_t first, uint32_t hash) const { return load<U>(moved_[hash % 4] + first % kGroup); }
 };
 
 // A threshold as a fraction of 1: its upper 23 bits become the digits of a number in [1, 2).

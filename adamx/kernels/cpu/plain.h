@@ -13,33 +13,37 @@ struct Averages {
 };
 
 // Lines 7 and 8 of Algorithm 1, and what is kept of them.
+template <typename Places>
 [[gnu::always_inline]] inline Averages average(const Constants& c, const Leaf& leaf, const Places& places, int64_t i) {
   const F g = widened(leaf.gradient_type, leaf.gradient, i);
   const F m = first_moment(c.rule, load_moment(leaf.mu, i), g), v = second_moment(c.rule, load_moment(leaf.nu, i), g);
-  const U short_of = c.dithered ? c.moments.complements(c.moments.salted(places.at(i))) : U{};
+  const U short_of = c.dithered ? c.moments.complements(places, i) : U{};
   store_moment<false>(leaf.mu, i, m, short_of);
   store_moment<true>(leaf.nu, i, v, short_of);
   return {m, v};
 }
 
 // Lines 9 to 12, with decoupled decay.
-[[gnu::always_inline]] inline void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of, U place) {
+template <typename Places>
+[[gnu::always_inline]] inline void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of,
+                                        const Places& places) {
   const F g = widened(leaf.gradient_type, leaf.gradient, i), start = started(leaf, i);
   F u = direction(c.rule, of.m, of.v, g);
   if (leaf.decays) u = multiply_add(c.rule.decay, start, u);
-  land(leaf, c.rule, i, start, u, c.weights, place);
+  land(leaf, c.rule, i, start, u, c.weights, places);
 }
 
 // Each vector's averages beside the division of the one before, which would keep it waiting.
+template <typename Places>
 [[gnu::always_inline]] inline void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
   Averages next = average(c, leaf, places, 0);
   int64_t i = 0;
   for (; i + kLanes < n; i += kLanes) {
     const Averages here = next;
     next = average(c, leaf, places, i + kLanes);
-    land(c, leaf, i, here, places.at(i));
+    land(c, leaf, i, here, places);
   }
-  land(c, leaf, i, next, places.at(i));
+  land(c, leaf, i, next, places);
 }
 
 }  // namespace ADAMX_ISA

@@ -11,11 +11,10 @@ namespace ADAMX_ISA {
 namespace {
 
 // The numbers of a step and what a tile is made of are copies that no store can reach: they stay in registers.
-template <typename Known, bool coded_mu, bool coded_nu>
+template <typename Known, bool coded_mu, bool coded_nu, typename Places>
 void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t end) {
   Constants c = constants;
   const Tiling tiles = tiling(leaf);
-  alignas(64) uint32_t list[kTile + kWidest];
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t row = tile / tiles.per_row, column = (tile - row * tiles.per_row) * tiles.length;
     const int64_t n = std::min(tiles.last - column, tiles.length);
@@ -28,33 +27,39 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
     if constexpr (coded_mu || coded_nu) {
       coded<coded_mu, coded_nu>(c, known, Places(leaf, first, n), n);
     } else {
-      plain(c, known, Places(leaf, first, n, list), n);
+      plain(c, known, Places(leaf, first, n), n);
     }
     if (!whole) padded.write_back();
   }
 }
 
-template <Storage storage>
+template <Storage storage, typename Places>
 void usual(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end) {
   constexpr bool coded = storage == Storage::int8;
-  if (c.rule.alone) return step<Usual<storage, true>, coded, coded>(c, leaf, begin, end);
-  step<Usual<storage, false>, coded, coded>(c, leaf, begin, end);
+  if (c.rule.alone) return step<Usual<storage, true>, coded, coded, Places>(c, leaf, begin, end);
+  step<Usual<storage, false>, coded, coded, Places>(c, leaf, begin, end);
+}
+
+template <typename Places>
+void any(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end) {
+  const bool mu = leaf.mu.storage == Storage::int8, nu = leaf.nu.storage == Storage::int8;
+  if (is_usual(c.rule, leaf)) {
+    if (leaf.mu.storage == Storage::f32) return usual<Storage::f32, InGroups>(c, leaf, begin, end);  // asks for none
+    if (leaf.mu.storage == Storage::bf16_dithered) return usual<Storage::bf16_dithered, Places>(c, leaf, begin, end);
+    if (mu) return usual<Storage::int8, Places>(c, leaf, begin, end);
+  }
+  if (mu && nu) return step<Any, true, true, Places>(c, leaf, begin, end);
+  if (mu) return step<Any, true, false, Places>(c, leaf, begin, end);
+  if (nu) return step<Any, false, true, Places>(c, leaf, begin, end);
+  step<Any, false, false, Places>(c, leaf, begin, end);
 }
 
 }  // namespace
 
 void step_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end) {
   const Constants c(leaf, numbers);
-  const bool mu = leaf.mu.storage == Storage::int8, nu = leaf.nu.storage == Storage::int8;
-  if (is_usual(c.rule, leaf)) {
-    if (leaf.mu.storage == Storage::f32) return usual<Storage::f32>(c, leaf, begin, end);
-    if (leaf.mu.storage == Storage::bf16_dithered) return usual<Storage::bf16_dithered>(c, leaf, begin, end);
-    if (mu) return usual<Storage::int8>(c, leaf, begin, end);
-  }
-  if (mu && nu) return step<Any, true, true>(c, leaf, begin, end);
-  if (mu) return step<Any, true, false>(c, leaf, begin, end);
-  if (nu) return step<Any, false, true>(c, leaf, begin, end);
-  step<Any, false, false>(c, leaf, begin, end);
+  if (in_groups(leaf)) return any<InGroups>(c, leaf, begin, end);
+  any<OneByOne>(c, leaf, begin, end);
 }
 
 }  // namespace ADAMX_ISA

@@ -56,7 +56,9 @@ inline U dithered_sum(F x, F y, U threshold) {
   return total == 0.0f ? whole >> 16 : finite;
 }
 
-inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk, U place) {
+template <typename Places>
+inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk,
+                 const Places& places) {
   const F moved = multiply_add(rule.minus_rate, direction, start);
   if (leaf.weight_type == Type::f32) {
     store(at<float>(leaf.weight, i), moved);
@@ -67,7 +69,7 @@ inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direc
     split(moved, at<uint16_t>(leaf.weight, i), at<uint16_t>(leaf.remainder, i));
   } else if (leaf.weights == Weights::stochastic) {
     store(at<uint16_t>(leaf.weight, i),
-          narrow16(dithered_sum(start, rule.minus_rate * direction, walk.thresholds(place))));
+          narrow16(dithered_sum(start, rule.minus_rate * direction, walk.thresholds(places, i))));
   } else {
     store(at<uint16_t>(leaf.weight, i), narrow16(to_bfloat16(moved)));
   }

@@ -5,19 +5,12 @@
 #include <algorithm>
 
 #include "int8.h"
+#include "measure.h"
 #include "plain.h"
 #include "view.h"
 
 namespace adamx {
 namespace ADAMX_ISA {
-
-// A moment between its old codes and its new ones.
-struct Between {
-  static constexpr int64_t kBlocks = kTile / kWidest;
-  alignas(64) float x[kTile];
-  Seen seen[kBlocks];
-  float inverse[kBlocks];  // of half the new scales
-};
 
 // Asks for a line that is worked on half a tile later: calculation takes longer than memory does, but waits for it
 // where a page begins.
@@ -42,15 +35,6 @@ inline Seen seen_before(const Moment& moment, const Between& between, int64_t i)
   return between.seen[block_of(moment, i)];
 }
 
-template <bool square>
-void measure_blocks(const Moment& moment, int64_t n, Between* between) {
-  int64_t k = 0;
-  for (int64_t i = 0; i < n; i += moment.block, ++k) {
-    between->inverse[k] = measure<square>(between->seen[k], between->x + i, std::min(moment.block, n - i),
-                                          moment.scale + k, moment.top + k);
-  }
-}
-
 template <bool coded>
 inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
   return coded ? all(between.inverse[block_of(moment, i)]) : F{};
@@ -68,7 +52,9 @@ template <bool coded_mu, bool coded_nu, typename Places>
       const F g = widened(leaf.gradient_type, leaf.gradient, i);
       const F m_before = coded_mu ? decode_first(at<int8_t>(leaf.mu.data, i), mu_block) : load_moment(leaf.mu, i);
       const F v_before = coded_nu ? decode_second(at<uint8_t>(leaf.nu.data, i), nu_block) : load_moment(leaf.nu, i);
-      const F m = first_moment(c.rule, m_before, g), v = second_moment(c.rule, v_before, g);
+      F m = first_average(c.rule, m_before, g), v = second_average(c.rule, v_before, g);
+      if (!coded_mu) m = bounded_first(c.rule, m);  // else where it is beyond its bounds, see below
+      if (!coded_nu) v = bounded_second(c.rule, v);
       if (coded_mu) mu_seen.see(bits_of(magnitude(m)));
       if (coded_nu) nu_seen.see(bits_of(v));
       store(mu.x + i, m);
@@ -77,8 +63,8 @@ template <bool coded_mu, bool coded_nu, typename Places>
     if (coded_mu) mu.seen[block_of(leaf.mu, begin)] = mu_seen;
     if (coded_nu) nu.seen[block_of(leaf.nu, begin)] = nu_seen;
   }
-  if (coded_mu) measure_blocks<false>(leaf.mu, n, &mu);
-  if (coded_nu) measure_blocks<true>(leaf.nu, n, &nu);
+  if (coded_mu) measure_blocks<false>(c.rule, leaf.mu, n, &mu);
+  if (coded_nu) measure_blocks<true>(c.rule, leaf.nu, n, &nu);
   for (int64_t begin = 0; begin < n; begin += part) {
     const F mu_inverse = inverse_at<coded_mu>(leaf.mu, mu, begin),
             nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);

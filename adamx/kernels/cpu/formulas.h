@@ -58,16 +58,16 @@ inline F average(F decay, F rest, bool precise, F a, F x) {
   return multiply_add(rest, x, decay * a);
 }
 
-// Line 7. An infinite m becomes NaN: it must show.
-inline F first_moment(const Rule& rule, F m, F g) {
-  const F raw = average(rule.b1, rule.rest1, rule.precise1, m, g);
-  return multiply_add(raw, F{}, within(raw, rule.limit));
-}
+// Line 7.
+inline F first_average(const Rule& rule, F m, F g) { return average(rule.b1, rule.rest1, rule.precise1, m, g); }
 
 // Line 8.
-inline F second_moment(const Rule& rule, F v, F g) {
-  return smaller(rule.largest, average(rule.b2, rule.rest2, rule.precise2, v, g * g));
-}
+inline F second_average(const Rule& rule, F v, F g) { return average(rule.b2, rule.rest2, rule.precise2, v, g * g); }
+
+// An infinite m becomes NaN: it must show.
+inline F bounded_first(const Rule& rule, F m) { return multiply_add(m, F{}, within(m, rule.limit)); }
+
+inline F bounded_second(const Rule& rule, F v) { return smaller(rule.largest, v); }
 
 // Lines 9 to 11 without the α. XLA rounds in two ways, and this does as it does: by a weight that several leaves share
 // it divides, m once by the product of its weight and the root; by that of a single leaf it multiplies.

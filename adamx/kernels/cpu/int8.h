@@ -2,8 +2,6 @@
 // and 4 in place of 1 and 2: the code is then the lowest byte of the bits before the digits that it leaves out.
 #pragma once
 
-#include <cmath>
-
 #include "dither.h"
 #include "lanes.h"
 
@@ -39,38 +37,6 @@ inline F decode_second(const void* codes, Block block) {
   const U half = k << (kDigits - 1), four = half + half + kOne, five = half + ((kBend << (kDigits - 1)) + kOne);
   const F inner = (float_of(smaller(four, five)) - 1.0f) * block.scale;
   return k == 255u ? all(block.top) : inner;
-}
-
-// The two largest sizes of each lane. They compare as integers as they do as numbers, and NaN is the largest.
-struct Seen {
-  U top, next;
-  void see(U size) {
-    next = larger(next, smaller(top, size));
-    top = larger(top, size);
-  }
-};
-
-// The numbers of a block whose elements x have been seen. Returns the inverse of half the scale.
-template <bool square>
-inline float measure(const Seen& seen, const float* x, int64_t n, float* scale, float* top) {
-  const Largest two = two_largest(seen.top, seen.next);
-  const float most = std::fabs(two.top);
-  const float tie = larger(kTiny, most * (1 - kRounding));  // what is as large stands apart; 0 does not; NaN stays
-  float rest = two.next;
-  if (rest >= tie) {
-    Seen others{};
-    for (int64_t i = 0; i < n; i += kLanes) {
-      const F size = magnitude(load<F>(x + i));
-      others.see(size >= tie ? U{} : bits_of(size));
-    }
-    rest = two_largest(others.top, others.next).top;
-  }
-  const float by_most = most * static_cast<float>((1 - 2.0 * kRounding) / static_cast<double>(kMost<square>));
-  const float by_next = rest * static_cast<float>((1 + 1.0 * kRounding) / static_cast<double>(kNext<square>));
-  const float unit = larger(2 * kTiny, smaller(by_next, by_most));  // half a unit is the least v; NaN stays
-  *scale = unit;
-  *top = most;
-  return 2 * (1 / unit);
 }
 
 // Rounded up where the fraction exceeds the threshold that t is short of: its lower half.

@@ -52,32 +52,13 @@ inline F to_float(U x) { return __builtin_convertvector(reinterpret_cast<I>(x), 
 inline U larger(U a, U b) { return a > b ? a : b; }
 inline U smaller(U a, U b) { return a < b ? a : b; }
 
+inline float largest(U sizes) {  // compared by bits
+  uint32_t most = 0;
+  for (int i = 0; i < kLanes; ++i) most = sizes[i] > most ? sizes[i] : most;
+  return load<float>(&most);
+}
+
 inline F magnitude(F x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
-
-// The two largest numbers of a vector, compared by their bits.
-struct Largest {
-  float top, next;
-};
-
-#if defined(__AVX2__)
-// The two largest of both halves, lane by lane.
-inline void fold(__m128i& top, __m128i& next, __m128i other_top, __m128i other_next) {
-  next = _mm_max_epu32(_mm_min_epu32(top, other_top), _mm_max_epu32(next, other_next));
-  top = _mm_max_epu32(top, other_top);
-}
-inline Largest two_largest(__m256i tops, __m256i nexts) {
-  __m128i top = _mm256_castsi256_si128(tops), next = _mm256_castsi256_si128(nexts);
-  fold(top, next, _mm256_extracti128_si256(tops, 1), _mm256_extracti128_si256(nexts, 1));
-  fold(top, next, _mm_shuffle_epi32(top, 0x4E), _mm_shuffle_epi32(next, 0x4E));
-  fold(top, next, _mm_shuffle_epi32(top, 0xB1), _mm_shuffle_epi32(next, 0xB1));
-  return {_mm_cvtss_f32(_mm_castsi128_ps(top)), _mm_cvtss_f32(_mm_castsi128_ps(next))};
-}
-inline float larger(float a, float b) { return _mm_cvtss_f32(_mm_max_ss(_mm_set_ss(a), _mm_set_ss(b))); }
-inline float smaller(float a, float b) { return _mm_cvtss_f32(_mm_min_ss(_mm_set_ss(a), _mm_set_ss(b))); }
-#else
-inline float larger(float a, float b) { return a > b ? a : b; }  // b where either is NaN, as in the other versions
-inline float smaller(float a, float b) { return a < b ? a : b; }
-#endif
 
 #if defined(__AVX512F__)
 
@@ -94,14 +75,19 @@ inline U widen(U8 x) { return (U)_mm512_cvtepu8_epi32((__m128i)x); }
 inline U widen(I8 x) { return (U)_mm512_cvtepi8_epi32((__m128i)x); }
 inline U16 narrow16(U x) { return (U16)_mm512_cvtepi32_epi16((__m512i)x); }
 inline U8 narrow8(U x) { return (U8)_mm512_cvtepi32_epi8((__m512i)x); }
-inline Largest two_largest(U top, U next) {
-  const __m256i low = _mm512_castsi512_si256((__m512i)top), high = _mm512_extracti64x4_epi64((__m512i)top, 1);
-  const __m256i low_next = _mm512_castsi512_si256((__m512i)next),
-                high_next = _mm512_extracti64x4_epi64((__m512i)next, 1);
-  return two_largest(_mm256_max_epu32(low, high),
-                     _mm256_max_epu32(_mm256_min_epu32(low, high), _mm256_max_epu32(low_next, high_next)));
-}
 inline U pick(U index, U from) { return (U)_mm512_permutexvar_epi32((__m512i)index, (__m512i)from); }
+inline U evens(U a, U b) {  // the even lanes of a, then those of b
+  const __m512i from = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  return (U)_mm512_permutex2var_epi32((__m512i)a, from, (__m512i)b);
+}
+inline U odds(U a, U b) {
+  const __m512i from = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return (U)_mm512_permutex2var_epi32((__m512i)a, from, (__m512i)b);
+}
+inline void store_first(float* to, F v, int64_t n) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1u), v);
+}
+inline bool any(I mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
 inline F from_float16(U16 x) { return _mm512_cvtph_ps((__m256i)x); }
 inline U16 to_float16(F x) { return (U16)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
@@ -125,8 +111,17 @@ inline U8 narrow8(U x) {
   const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   return load<U8>(&reinterpret_cast<const char&>(static_cast<const __m128i&>(_mm_packus_epi16(half, half))));
 }
-inline Largest two_largest(U top, U next) { return two_largest((__m256i)top, (__m256i)next); }
 inline U pick(U index, U from) { return (U)_mm256_permutevar8x32_epi32((__m256i)from, (__m256i)index); }
+inline U evens(U a, U b) {
+  const __m256 found = _mm256_shuffle_ps((__m256)a, (__m256)b, 0x88);  // two of a, two of b, and again
+  return (U)_mm256_permute4x64_epi64(_mm256_castps_si256(found), 0xD8);
+}
+inline U odds(U a, U b) {
+  const __m256 found = _mm256_shuffle_ps((__m256)a, (__m256)b, 0xDD);
+  return (U)_mm256_permute4x64_epi64(_mm256_castps_si256(found), 0xD8);
+}
+inline void store_first(float* to, F v, int64_t n) { std::memcpy(to, &v, static_cast<size_t>(n) * sizeof *to); }
+inline bool any(I mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
 inline F from_float16(U16 x) { return _mm256_cvtph_ps((__m128i)x); }
 inline U16 to_float16(F x) { return (U16)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
@@ -151,21 +146,15 @@ inline U widen(U8 x) { return __builtin_convertvector(x, U); }
 inline U widen(I8 x) { return (U) __builtin_convertvector(x, I); }
 inline U16 narrow16(U x) { return __builtin_convertvector(x, U16); }
 inline U8 narrow8(U x) { return __builtin_convertvector(x, U8); }
-inline Largest two_largest(U top, U next) {
-  uint32_t most = 0, second = 0;
-  for (int i = 0; i < kLanes; ++i) {
-    for (const uint32_t x : {top[i], next[i]}) {
-      second = x > most ? most : x > second ? x : second;
-      most = x > most ? x : most;
-    }
-  }
-  return {load<float>(&most), load<float>(&second)};
-}
 inline U pick(U index, U from) {
   U picked{};
   for (int i = 0; i < kLanes; ++i) picked[i] = from[index[i]];
   return picked;
 }
+inline U evens(U a, U b) { return U{a[0], a[2], b[0], b[2]}; }
+inline U odds(U a, U b) { return U{a[1], a[3], b[1], b[3]}; }
+inline void store_first(float* to, F v, int64_t n) { std::memcpy(to, &v, static_cast<size_t>(n) * sizeof *to); }
+inline bool any(I mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
 inline F from_float16(U16 half) {
   const U x = widen(half), sign = (x & 0x8000u) << 16, size = x & 0x7FFFu;
   const U normal = (size << 13) + (112u << 23), special = (size << 13) | 0x7F800000u;

@@ -16,7 +16,8 @@ struct Averages {
 template <typename Places>
 [[gnu::always_inline]] inline Averages average(const Constants& c, const Leaf& leaf, const Places& places, int64_t i) {
   const F g = widened(leaf.gradient_type, leaf.gradient, i);
-  const F m = first_moment(c.rule, load_moment(leaf.mu, i), g), v = second_moment(c.rule, load_moment(leaf.nu, i), g);
+  const F m = bounded_first(c.rule, first_average(c.rule, load_moment(leaf.mu, i), g));
+  const F v = bounded_second(c.rule, second_average(c.rule, load_moment(leaf.nu, i), g));
   const U short_of = c.dithered ? c.moments.complements(places, i) : U{};
   store_moment<false>(leaf.mu, i, m, short_of);
   store_moment<true>(leaf.nu, i, v, short_of);

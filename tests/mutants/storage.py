@@ -4,6 +4,9 @@ from tests.mutants.mutation import Mutation
 
 MUTATIONS = [
     Mutation("thresholds stand still", "storage/dither.py", "jnp.asarray(step, jnp.uint32) * stride", "stride"),
+    Mutation(
+        "neighbours begin together", "storage/dither.py", "neighbour * np.uint32(SPREAD)", "neighbour * np.uint32(0)"
+    ),
     Mutation("both moments meet the same thresholds", "storage/dither.py", "return bits << 16", "return bits"),
     Mutation("shards begin at 0", "storage/dither.py", "offset = offset or ()", "offset = ()"),
     Mutation("bfloat16 is cut off", "storage/rounding.py", "up = (whole & 0xFFFF) > (bits >> 16)", "up = whole < 0"),

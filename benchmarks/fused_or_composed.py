@@ -13,7 +13,7 @@ from typing import Any
 import bars
 import pinning
 from contenders import BYTE, HALF
-from harness import headline, measure, ratios, spread, table, write_json
+from harness import headline, measure, ratios, spread, table, verdict, write_json
 from workloads import Optimizer, builders, one_leaf, resnet50, small_leaves
 
 import adamx
@@ -31,11 +31,11 @@ def timed(name: str, tree: Any, stored: str, *, quick: bool) -> dict[str, Any]:
         COMPOSED: Optimizer(adamx.adam(1e-3, **moments)),
         FUSED: Optimizer(adamx.fused_adam(1e-3, **moments), adamx.step),
     }
-    seconds = measure(builders(both, tree), **({"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 4.0}))
+    seconds = measure(builders(both, tree), budget_s=0.3 if quick else 4.0, builds=1)
     milliseconds = {which: spread([1e3 * s for s in values]) for which, values in seconds.items()}
     ratio = ratios(seconds, COMPOSED)[FUSED]
-    verdict = "holds" if ratio.median <= bars.EVERY_ROW else "OVER"
-    return {"case": name, "moments": stored, "milliseconds": milliseconds, "ratio": ratio, "verdict": verdict}
+    held = verdict(ratio, bars.EVERY_ROW)
+    return {"case": name, "moments": stored, "milliseconds": milliseconds, "ratio": ratio, "verdict": held}
 
 
 def cells(row: dict[str, Any]) -> list[str]:

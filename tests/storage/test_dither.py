@@ -158,10 +158,10 @@ def test_the_accumulated_error_is_bounded_where_independent_bits_walk_away(share
 
 
 def test_rows_of_a_billion_elements_share_no_hash():
-    of = int(along(2)) // 16, 2**28
+    stride, groups = int(along(2)) // 16, 2**28
     rows = np.arange(1, 2**20, dtype=np.int64)
-    apart = rows * of[0] % of[1]
-    nearest = np.minimum.accumulate(np.minimum(apart, of[1] - apart))  # groups between any two of so many rows
+    apart = rows * stride % groups
+    nearest = np.minimum.accumulate(np.minimum(apart, groups - apart))  # groups between any two of so many rows
     assert (16 * (rows + 1) * nearest).min() > 1e9
     assert all(int(along(axis)) % 32 == 16 for axis in range(2, 9))
 

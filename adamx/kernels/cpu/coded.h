@@ -53,7 +53,7 @@ template <bool coded_mu, bool coded_nu, typename Places>
       const F m_before = coded_mu ? decode_first(at<int8_t>(leaf.mu.data, i), mu_block) : load_moment(leaf.mu, i);
       const F v_before = coded_nu ? decode_second(at<uint8_t>(leaf.nu.data, i), nu_block) : load_moment(leaf.nu, i);
       F m = first_average(c.rule, m_before, g), v = second_average(c.rule, v_before, g);
-      if (!coded_mu) m = bounded_first(c.rule, m);  // else where it is beyond its bounds, see below
+      if (!coded_mu) m = bounded_first(c.rule, m);  // a coded one is bounded with its block
       if (!coded_nu) v = bounded_second(c.rule, v);
       if (coded_mu) mu_seen.see(bits_of(magnitude(m)));
       if (coded_nu) nu_seen.see(bits_of(v));

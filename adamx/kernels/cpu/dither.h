@@ -51,8 +51,8 @@ inline void each_row(const Leaf& leaf, const Begin& begin, int64_t n, Visit visi
 // Whether each vector of a tile lies in one group. Tiles of coded moments lie in a row or have rows of whole groups.
 inline bool in_groups(const Leaf& leaf) {
   const bool coded = leaf.mu.storage == Storage::int8 || leaf.nu.storage == Storage::int8;
-  const bool rows_are = coded || leaf.rows() == 1 || leaf.last() % kGroup == 0;
-  return rows_are && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0;
+  const bool rows_fit = coded || leaf.rows() == 1 || leaf.last() % kGroup == 0;
+  return rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0;
 }
 
 // The places of a tile whose rows begin where vectors do: of one vector's first element in each group.

@@ -120,7 +120,6 @@ inline U odds(U a, U b) {
   const __m256 found = _mm256_shuffle_ps((__m256)a, (__m256)b, 0xDD);
   return (U)_mm256_permute4x64_epi64(_mm256_castps_si256(found), 0xD8);
 }
-inline void store_first(float* to, F v, int64_t n) { std::memcpy(to, &v, static_cast<size_t>(n) * sizeof *to); }
 inline bool any(I mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
 inline F from_float16(U16 x) { return _mm256_cvtph_ps((__m128i)x); }
 inline U16 to_float16(F x) { return (U16)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
@@ -153,7 +152,6 @@ inline U pick(U index, U from) {
 }
 inline U evens(U a, U b) { return U{a[0], a[2], b[0], b[2]}; }
 inline U odds(U a, U b) { return U{a[1], a[3], b[1], b[3]}; }
-inline void store_first(float* to, F v, int64_t n) { std::memcpy(to, &v, static_cast<size_t>(n) * sizeof *to); }
 inline bool any(I mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
 inline F from_float16(U16 half) {
   const U x = widen(half), sign = (x & 0x8000u) << 16, size = x & 0x7FFFu;
@@ -171,6 +169,10 @@ inline U16 to_float16(F x) {  // to nearest, ties to even
   return narrow16(sign | (size >= 0x477FF000u ? special : finite));
 }
 
+#endif
+
+#if !defined(__AVX512F__)
+inline void store_first(float* to, F v, int64_t n) { std::memcpy(to, &v, static_cast<size_t>(n) * sizeof *to); }
 #endif
 
 inline I is_nan(F x) { return x != x; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "fetch.h"
 #include "int8.h"
 #include "measure.h"
 #include "plain.h"
@@ -11,12 +12,6 @@
 
 namespace adamx {
 namespace ADAMX_ISA {
-
-// Asks for a line that is worked on half a tile later: calculation takes longer than memory does, but waits for it
-// where a page begins.
-[[gnu::always_inline]] inline void fetch(const void* data, size_t bytes, int64_t i) {
-  __builtin_prefetch(static_cast<const char*>(data) + bytes * static_cast<size_t>(i), 1);
-}
 
 inline uint32_t block_of(const Moment& moment, int64_t i) {
   return static_cast<uint32_t>(i) / static_cast<uint32_t>(moment.block);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "constants.h"
+#include "fetch.h"
 #include "floats.h"
+#include "view.h"
 #include "weights.h"
 
 namespace adamx {
@@ -34,6 +36,14 @@ template <typename Places>
   land(leaf, c.rule, i, start, u, c.weights, places);
 }
 
+[[gnu::always_inline]] inline void fetch_all(const Leaf& leaf, int64_t i) {
+  fetch(leaf.gradient, width(leaf.gradient_type), i);
+  fetch(leaf.weight, width(leaf.weight_type), i);
+  if (leaf.weights == Weights::master) fetch(leaf.remainder, leaf.weight_type == Type::f16 ? 4 : 2, i);
+  fetch(leaf.mu.data, leaf.mu.width(), i);
+  fetch(leaf.nu.data, leaf.nu.width(), i);
+}
+
 // Each vector's averages beside the division of the one before, which would keep it waiting.
 template <typename Places>
 [[gnu::always_inline]] inline void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
@@ -41,6 +51,7 @@ template <typename Places>
   int64_t i = 0;
   for (; i + kLanes < n; i += kLanes) {
     const Averages here = next;
+    fetch_all(leaf, i + kAhead);
     next = average(c, leaf, places, i + kLanes);
     land(c, leaf, i, here, places);
   }

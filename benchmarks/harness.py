@@ -113,12 +113,14 @@ def measure(
 def machine() -> dict[str, Any]:
     """Where the numbers come from; nothing that names the machine or its user."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    pairs = (line.partition(":")[::2] for line in cpuinfo.read_text().splitlines()) if cpuinfo.exists() else ()
+    of_cpu = {key.strip(): value.strip() for key, value in pairs}
+    name = of_cpu.get("model name", platform.machine())  # of a virtual one often without its generation
+    generation = f" (family {of_cpu['cpu family']}, model {of_cpu['model']})" if "cpu family" in of_cpu else ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
     return {
-        "cpu": models[0] if models else platform.machine(),
+        "cpu": name + generation,
         "cores": cores,
         "system": platform.system(),
         "python": platform.python_version(),

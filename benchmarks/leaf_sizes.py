@@ -1,0 +1,71 @@
+"""Time of a fused step over optax's by the size of leaves: from which size on int8 moments cost no time.
+
+    python benchmarks/leaf_sizes.py [--quick] [--json PATH] [--threads N]
+
+Leaves of any size are coded here (`min_size=0`): the table says which `min_size` to pass. A row above the bar is
+marked, the exit code is 0.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import bars
+import contenders
+import jax
+import jax.numpy as jnp
+import pinning
+from contenders import FUSED, FUSED_BYTE, FUSED_HALF, THEIRS
+from harness import headline, measure, ratios, spread, table, verdict, write_json
+from workloads import Optimizer, Tree, builders
+
+import adamx
+
+LEAVES, SIZES, WIDTH = (1, 12, 50, 200), (4_096, 8_192, 16_384, 32_768, 65_536, 131_072), 128
+CODEC = adamx.storage.Int8(min_size=0)
+ADAM = contenders.adam() | {
+    FUSED_BYTE: Optimizer(adamx.fused_adam(1e-3, mu_dtype=CODEC, nu_dtype=CODEC), adamx.step),
+}
+SHOWN = (FUSED, FUSED_HALF, FUSED_BYTE)
+
+
+def tree_of(leaves: int, size: int) -> Tree:
+    return [jax.ShapeDtypeStruct((size // WIDTH, WIDTH), jnp.float32)] * leaves
+
+
+def timed(leaves: int, size: int, *, quick: bool) -> dict[str, Any]:
+    """One row, as it goes into the JSON file."""
+    print(f"{leaves} leaves of {size}", file=sys.stderr)
+    optimizers = {name: ADAM[name] for name in (THEIRS, *SHOWN)}
+    effort = {"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 4.0}
+    seconds = measure(builders(optimizers, tree_of(leaves, size)), **effort)
+    milliseconds = {name: spread([1e3 * s for s in values]) for name, values in seconds.items()}
+    return {"leaves": leaves, "size": size, "milliseconds": milliseconds, "ratio": ratios(seconds, THEIRS)}
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One row as the table prints it."""
+    found = [str(row["ratio"][name]) for name in SHOWN]
+    held = verdict(row["ratio"][FUSED_BYTE], bars.EVERY_ROW)
+    return [str(row["leaves"]), f"{row['size']:,}", f"{row['milliseconds'][THEIRS].median:.4g}", *found, held]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few small cases, under 30 seconds")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+    pinning.add_option(parser)
+    arguments = parser.parse_args()
+    pinning.restart_on(arguments.threads)
+    quick = arguments.quick
+    pairs = [(n, size) for n in (LEAVES[:2] if quick else LEAVES) for size in (SIZES[::3] if quick else SIZES)]
+    rows = [timed(n, size, quick=quick) for n, size in pairs]
+    print(headline(), f"fused step, {adamx.kernels.backend()}", "", sep="\n")
+    header = ["leaves", "elements of each", "ms optax", *(f"{name} / optax" for name in SHOWN)]
+    print(table([*header, f"int8 <= {bars.EVERY_ROW}"], [cells(row) for row in rows]))
+    write_json(arguments.json, "leaf_sizes", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

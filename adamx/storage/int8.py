@@ -49,8 +49,8 @@ class Int8(NamedTuple):
 
     Attributes:
         block_size: elements of the last axis that share a scale: 1 + 8/block_size bytes an element.
-        min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. From 65,536 on
-            no step is slower than with float32 moments, see docs/performance.md.
+        min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Many
+            leaves below 65,536 elements take more time coded than in float32, see docs/performance.md.
         exclude: regular expressions; a leaf stays float32 where one of them is found in its path, "encoder/norm/scale".
         seed: of the dither.
 

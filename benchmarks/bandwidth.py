@@ -13,10 +13,10 @@ import json
 import mmap
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import options
 import pinning
 import streaming
 from contenders import FUSED, THEIRS, adam
@@ -75,9 +75,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="4 million parameters, under 30 seconds")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+    parser = options.parser(__doc__, quick="4 million parameters, under 30 seconds")
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     pinning.add_option(parser)
     arguments = parser.parse_args()

@@ -7,15 +7,14 @@ the first is the noise floor. The bar is a ratio of the sums of at most 1.3. A r
 code is 0. The columns between are the ratios of each phase, and of processor time, which neighbours disturb less.
 """
 
-import argparse
 import functools
 import gc
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
+import options
 from contenders import FLOOR, FUSED, OURS, THEIRS, adam
 from harness import headline, interleave, ratios, spread, table, verdict, write_json
 from workloads import Tree, count, gpt2_small, shapes_of, small_leaves, step_of
@@ -91,10 +90,7 @@ def cells(row: dict[str, Any], held: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two small cases, under 30 seconds")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
-    arguments = parser.parse_args()
+    arguments = options.parser(__doc__, quick="two small cases, under 30 seconds").parse_args()
 
     budget_s = 4.0 if arguments.quick else 40.0
     rows = [timed(name, params, budget_s) for name, params in cases(arguments.quick).items()]

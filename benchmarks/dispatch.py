@@ -7,13 +7,12 @@ next. The fused step should cost at most 1.03 times what optax's does; a row tha
 0.
 """
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import options
 import pinning
 from contenders import FLOOR, FUSED, OURS, THEIRS, adam
 from harness import headline, measure, ratios, spread, table, verdict, write_json
@@ -58,9 +57,7 @@ def cells(row: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="up to 100 leaves, under 30 seconds")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+    parser = options.parser(__doc__, quick="up to 100 leaves, under 30 seconds")
     pinning.add_option(parser)
     arguments = parser.parse_args()
     pinning.restart_on(arguments.threads)

@@ -8,17 +8,16 @@ int8 0.65 and in bfloat16 0.80 of optax's float32, and 80 % of the copy's rate f
 misses one is marked, the exit code is 0. Without a GPU it says so.
 """
 
-import argparse
 import functools
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import contenders
 import jax
 import jax.numpy as jnp
+import options
 import remote
 from contenders import FUSED, FUSED_BYTE, FUSED_HALF, OURS, THEIRS
 from harness import Contender, Spread, headline, measure, ratios, spread, table, write_json
@@ -91,9 +90,7 @@ def report(rows: list[dict[str, Any]], missing: dict[str, str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the smaller size alone")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+    parser = options.parser(__doc__, quick="the smaller size alone")
     remote.add_option(parser)
     arguments = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other processes need memory too

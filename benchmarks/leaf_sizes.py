@@ -6,15 +6,14 @@ Leaves of any size are coded here (`min_size=0`): the table says which `min_size
 marked, the exit code is 0.
 """
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import bars
 import contenders
 import jax
 import jax.numpy as jnp
+import options
 import pinning
 from contenders import FUSED, FUSED_BYTE, FUSED_HALF, THEIRS
 from harness import headline, measure, ratios, spread, table, verdict, write_json
@@ -52,9 +51,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few small cases, under 30 seconds")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+    parser = options.parser(__doc__, quick="a few small cases, under 30 seconds")
     pinning.add_option(parser)
     arguments = parser.parse_args()
     pinning.restart_on(arguments.threads)

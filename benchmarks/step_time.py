@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import bars
 import contenders
 import figures
+import options
 import pinning
 import remote
 from contenders import FLOOR, OURS, PEERS, THEIRS
@@ -124,10 +125,8 @@ def report(rows: list[dict[str, Any]], bytes_a_parameter: dict[str, dict[str, An
     print(table(header, numbers))
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few small cases, under 30 seconds")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the numbers to a file")
+def asked() -> argparse.Namespace:
+    parser = options.parser(__doc__, quick="a few small cases, under 30 seconds")
     parser.add_argument("--figure", type=Path, metavar="PATH", help="also draw the rows of one leaf")
     parser.add_argument("--only", default="", metavar="REGEX", help="the rows whose name has a match")
     pinning.add_option(parser)
@@ -136,7 +135,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> None:
-    arguments = options()
+    arguments = asked()
     pinning.restart_on(arguments.threads)
     chosen = cases(arguments.quick, arguments.only)
     with remote.started(arguments.peer_python, PEERS) as peers:

@@ -57,10 +57,7 @@ def cells(row: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
 
 
 def main() -> None:
-    parser = options.parser(__doc__, quick="up to 100 leaves, under 30 seconds")
-    pinning.add_option(parser)
-    arguments = parser.parse_args()
-    pinning.restart_on(arguments.threads)
+    arguments = pinning.arguments(options.parser(__doc__, quick="up to 100 leaves, under 30 seconds"))
 
     numbers = [1, 10, 100] if arguments.quick else [1, 10, 100, 1000]
     rows = [timed(leaves, quick=arguments.quick) for leaves in numbers]

@@ -44,10 +44,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = options.parser(__doc__, quick="a few small cases, under 30 seconds")
-    pinning.add_option(parser)
-    arguments = parser.parse_args()
-    pinning.restart_on(arguments.threads)
+    arguments = pinning.arguments(options.parser(__doc__, quick="a few small cases, under 30 seconds"))
     quick = arguments.quick
     trees = {f"{size:.1e} in 1 leaf": one_leaf(size) for size in (SIZES[1:2] if quick else SIZES)}
     trees |= {f"{n} leaves of 64x64": small_leaves(n) for n in (LEAVES[:1] if quick else LEAVES)}

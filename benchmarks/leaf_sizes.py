@@ -11,13 +11,11 @@ from typing import Any
 
 import bars
 import contenders
-import jax
-import jax.numpy as jnp
 import options
 import pinning
 from contenders import FUSED, FUSED_BYTE, FUSED_HALF, THEIRS
 from harness import headline, measure, ratios, spread, table, verdict, write_json
-from workloads import Optimizer, Tree, builders
+from workloads import Optimizer, builders, small_leaves
 
 import adamx
 
@@ -29,16 +27,12 @@ ADAM = contenders.adam() | {
 SHOWN = (FUSED, FUSED_HALF, FUSED_BYTE)
 
 
-def tree_of(leaves: int, size: int) -> Tree:
-    return [jax.ShapeDtypeStruct((size // WIDTH, WIDTH), jnp.float32)] * leaves
-
-
 def timed(leaves: int, size: int, *, quick: bool) -> dict[str, Any]:
     """One row, as it goes into the JSON file."""
     print(f"{leaves} leaves of {size}", file=sys.stderr)
     optimizers = {name: ADAM[name] for name in (THEIRS, *SHOWN)}
     effort = {"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 4.0}
-    seconds = measure(builders(optimizers, tree_of(leaves, size)), **effort)
+    seconds = measure(builders(optimizers, small_leaves(leaves, size // WIDTH, WIDTH)), **effort)
     milliseconds = {name: spread([1e3 * s for s in values]) for name, values in seconds.items()}
     return {"leaves": leaves, "size": size, "milliseconds": milliseconds, "ratio": ratios(seconds, THEIRS)}
 
@@ -51,10 +45,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = options.parser(__doc__, quick="a few small cases, under 30 seconds")
-    pinning.add_option(parser)
-    arguments = parser.parse_args()
-    pinning.restart_on(arguments.threads)
+    arguments = pinning.arguments(options.parser(__doc__, quick="a few small cases, under 30 seconds"))
     quick = arguments.quick
     pairs = [(n, size) for n in (LEAVES[:2] if quick else LEAVES) for size in (SIZES[::3] if quick else SIZES)]
     rows = [timed(n, size, quick=quick) for n, size in pairs]

@@ -9,6 +9,14 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="run on N cores; all that there are by default")
 
 
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the program is asked for, with --threads, once it runs on that many cores."""
+    add_option(parser)
+    asked = parser.parse_args()
+    restart_on(asked.threads)
+    return asked
+
+
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -129,14 +129,12 @@ def asked() -> argparse.Namespace:
     parser = options.parser(__doc__, quick="a few small cases, under 30 seconds")
     parser.add_argument("--figure", type=Path, metavar="PATH", help="also draw the rows of one leaf")
     parser.add_argument("--only", default="", metavar="REGEX", help="the rows whose name has a match")
-    pinning.add_option(parser)
     remote.add_option(parser)
-    return parser.parse_args()
+    return pinning.arguments(parser)
 
 
 def main() -> None:
     arguments = asked()
-    pinning.restart_on(arguments.threads)
     chosen = cases(arguments.quick, arguments.only)
     with remote.started(arguments.peer_python, PEERS) as peers:
         rows = [timed(case, peers, quick=arguments.quick) for case in chosen]

@@ -49,9 +49,9 @@ def one_leaf(elements: int) -> Tree:
     return {"w": jax.ShapeDtypeStruct((elements,), jnp.float32)}
 
 
-def small_leaves(leaves: int) -> Tree:
-    """Many leaves of 64x64."""
-    return [jax.ShapeDtypeStruct((64, 64), jnp.float32)] * leaves
+def small_leaves(leaves: int, *shape: int) -> Tree:
+    """Many leaves of one shape, 64x64 if none is given."""
+    return [jax.ShapeDtypeStruct(shape or (64, 64), jnp.float32)] * leaves
 
 
 def gpt2_small() -> Tree:

@@ -18,9 +18,9 @@ from adamx.diagnostics.probe import probe as probe
 from adamx.digest import fingerprint as fingerprint
 from adamx.footprint import StateBytes as StateBytes
 from adamx.footprint import state_bytes as state_bytes
-from adamx.guard.skip import SkipNonfiniteState as SkipNonfiniteState
-from adamx.guard.skip import check_skips as check_skips
-from adamx.guard.skip import skip_nonfinite as skip_nonfinite
+from adamx.guard import SkipNonfiniteState as SkipNonfiniteState
+from adamx.guard import check_skips as check_skips
+from adamx.guard import skip_nonfinite as skip_nonfinite
 from adamx.interop.check import check_restored as check_restored
 from adamx.interop.optax import from_optax as from_optax
 from adamx.interop.optax import to_optax as to_optax

@@ -6,6 +6,7 @@ of operations is part of the contract: it is the one that gives the same bits as
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,20 @@ def square(g: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(g):
         return g.real * g.real + g.imag * g.imag
     return g * g
+
+
+def is_finite(x: Any) -> jax.Array:
+    """Whether no element is NaN or infinite. The largest magnitude tells, without an array of answers in memory.
+
+    What is no floating number is finite here: the transformation leaves it out, or says what it is and where.
+    """
+    if not jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact):
+        return jnp.bool_(True)
+    x = jnp.asarray(x)
+    if jnp.iscomplexobj(x):
+        return is_finite(x.real) & is_finite(x.imag)
+    largest = jnp.max(jnp.abs(x), initial=0)
+    return jnp.isfinite(largest.astype(compute_dtype(x.dtype)))  # float8 has no infinity to compare with
 
 
 def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:

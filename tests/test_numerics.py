@@ -140,3 +140,30 @@ def test_a_dithered_average_is_right_on_average(x):
 @pytest.mark.parametrize(("decay", "needs"), [(0.999, False), (0.9999, False), (0.99995, True), (0.999999, True)])
 def test_which_averages_need_dither(decay, needs):
     assert numerics.needs_dither(decay) == needs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float8_e4m3fn", "complex64"])
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, None])
+def test_one_element_tells(dtype, fault):
+    if dtype == "float8_e4m3fn" and fault in (np.inf, -np.inf):
+        fault = np.nan  # it has no infinity
+    x = np.ones(100, np.complex64 if dtype == "complex64" else np.float32)
+    x[7] = jnp.finfo(dtype).max
+    if fault is not None:
+        x[93] = complex(0, fault) if dtype == "complex64" else fault
+    assert bool(numerics.is_finite(jnp.asarray(x).astype(dtype))) == (fault is None)
+
+
+def test_the_largest_complex_numbers_are_finite():
+    assert numerics.is_finite(jnp.asarray([3e38 + 3e38j]))
+
+
+def test_empty_leaves_and_python_numbers():
+    assert numerics.is_finite(jnp.ones((0, 3)))
+    assert numerics.is_finite(1.0)
+
+
+def test_a_faulty_step_costs_no_array_of_answers():
+    x = jnp.ones(2**16)
+    compiled = jax.jit(numerics.is_finite).lower(x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 1024

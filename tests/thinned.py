@@ -47,11 +47,6 @@ SHARES = {
     "core/test_moments.py": {"test_the_largest_gradient_for_ever_leaves_a_finite_state": 3},
     "diagnostics/test_diagnose.py": {"test_finds_the_probe_wherever_it_stands": 3},
     "diagnostics/test_probe.py": {"test_no_bit_of_the_updates_changes": 6},
-    "guard/test_skip.py": {
-        "test_a_storm_ends_where_the_stream_without_its_faulty_steps_does": 8,
-        "test_clean_leaves_move_as_in_a_run_without_faults": 4,
-        "test_scans_without_recompiling_and_under_vmap": 2,
-    },
     "interop/test_moments.py": {"test_what_was_stored_is_stored_again_as_it_was": 3},
     "interop/test_optax.py": {"test_continues_with_equal_bits": 3},
     "interop/test_torch.py": {"test_goes_on_where_torch_stopped": 3},
@@ -123,6 +118,7 @@ SHARES = {
         "test_unusual_trees": 3,
         "test_zero_gradients_give_exactly_zero": 2,
     },
+    "test_guard.py": {"test_a_storm_ends_where_the_stream_without_its_faulty_steps_does": 8},
     "test_hyperparameters.py": {"test_a_traced_or_vmapped_hyperparameter_does_what_a_number_does": 3},
     "loop/test_minimize.py": {"test_both_loops_have_the_bits_of_a_step_by_hand": 2},
     "test_types.py": {

@@ -8,7 +8,7 @@ import optax
 
 from adamx.diagnostics.measure import Measurement
 from adamx.diagnostics.probe import ProbeState
-from adamx.guard.skip import SkipNonfiniteState
+from adamx.guard import SkipNonfiniteState
 from adamx.storage.codec import shapes
 from adamx.trees import path_name
 
@@ -33,16 +33,13 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
         1.0
     """
     nodes = _find(state)
-    skipped = [
-        [int(n) for n in jax.tree.leaves(node.skipped)] for node in nodes if isinstance(node, SkipNonfiniteState)
-    ]
+    skipped = sum(int(node.skipped) for node in nodes if isinstance(node, SkipNonfiniteState))
     found: dict[str, Measurement] = {}
     paths: list[str] = []
     for node in nodes:
         if isinstance(node, ProbeState):
-            for i, (path, row) in enumerate(zip(paths, np.asarray(node.measured).tolist(), strict=True)):
-                skips = sum(counts[i % len(counts)] for counts in skipped if counts)
-                found[path] = Measurement(int(node.step), *row, skipped=skips)
+            for path, row in zip(paths, np.asarray(node.measured).tolist(), strict=True):
+                found[path] = Measurement(int(node.step), *row, skipped=skipped)
         elif not isinstance(node, SkipNonfiniteState):
             paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes(node.mu))[0]]
     if not any(isinstance(node, ProbeState) for node in nodes):

@@ -76,8 +76,8 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
         leaves = len(jax.tree.leaves(moments.gradients))
         if leaves != len(state.measured):
             raise ValueError(
-                f"probe() was made for {len(state.measured)} leaves and got {leaves}: it must see all of them, so "
-                'do not put it inside adamx.skip_nonfinite(tx, scope="leaf")'
+                f"probe() was made for {len(state.measured)} leaves and got {leaves}: expected the "
+                "gradients of the parameters that init got"
             )
         if not leaves:
             return moments, state

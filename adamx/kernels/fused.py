@@ -1,13 +1,13 @@
 """`adam` and `adamw` that carry a step in one pass."""
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
 
 import optax
 from jax.typing import DTypeLike
 
 from adamx.core.decay import Mask
 from adamx.core.rate import ScalarOrSchedule
+from adamx.core.update import Update
 from adamx.hyperparameters import names_hints
 from adamx.kernels.recipe import Recipe
 from adamx.numerics import Scalar
@@ -15,12 +15,12 @@ from adamx.numerics import Scalar
 BACKENDS = ("auto", "xla")
 
 
-class Fused(optax.GradientTransformationExtraArgs):
-    """A transformation whose step `adamx.step` takes in one pass.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fused(Update):
+    """The update of `adam` or `adamw`, with what `adamx.step` needs to take the step in one pass.
 
     Attributes:
-        init: of `adam` or `adamw`.
-        update: likewise.
+        function: the composed update.
         recipe: the hyperparameters.
         backend: "auto": native code where there is some; "xla": XLA's own code everywhere.
     """
@@ -28,17 +28,13 @@ class Fused(optax.GradientTransformationExtraArgs):
     recipe: Recipe
     backend: str
 
-    def __new__(cls, init: Callable[..., Any], update: Callable[..., Any], recipe: Recipe, backend: str) -> "Fused":
-        """The pair that optax knows, with what `adamx.step` needs to know."""
-        self = super().__new__(cls, init, update)
-        self.recipe, self.backend = recipe, backend
-        return self
 
-
-def _fused(recipe: Recipe, backend: str) -> Fused:
+def fused(recipe: Recipe, backend: str = "auto") -> optax.GradientTransformationExtraArgs:
+    """The optimizer that a recipe describes, with its step in one pass."""
     if backend not in BACKENDS:
         raise ValueError(f'backend must be "auto" or "xla", got {backend!r}')
-    return Fused(*recipe.build(), recipe, backend)
+    tx = recipe.build()
+    return optax.GradientTransformationExtraArgs(tx.init, Fused(tx.update, recipe, backend))
 
 
 @names_hints
@@ -54,7 +50,7 @@ def fused_adam(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
     backend: str = "auto",
-) -> Fused:
+) -> optax.GradientTransformationExtraArgs:
     """`adam` with its step in one pass over memory, taken by `adamx.step`.
 
     Arguments, state, updates and errors are those of `adam`: a checkpoint of one continues in the other, and through
@@ -90,7 +86,7 @@ def fused_adam(
         True
     """
     first = (learning_rate, b1, b2, eps, eps_root, mu_dtype)
-    return _fused(Recipe(*first, 0.0, None, nesterov, nu_dtype, precise, decoupled=False), backend)
+    return fused(Recipe(*first, 0.0, None, nesterov, nu_dtype, precise, decoupled=False), backend)
 
 
 @names_hints
@@ -108,7 +104,7 @@ def fused_adamw(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
     backend: str = "auto",
-) -> Fused:
+) -> optax.GradientTransformationExtraArgs:
     """`adamw` with its step in one pass over memory, taken by `adamx.step`.
 
     Arguments, state, updates and errors are those of `adamw`; `backend` as in `fused_adam`.
@@ -121,4 +117,4 @@ def fused_adamw(
         Array([0.95], dtype=float32)
     """
     first = (learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask)
-    return _fused(Recipe(*first, nesterov, nu_dtype, precise, decoupled=True), backend)
+    return fused(Recipe(*first, nesterov, nu_dtype, precise, decoupled=True), backend)

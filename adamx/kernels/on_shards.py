@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from adamx.kernels.fused import Fused
+from adamx.kernels.fused import Fused, fused
 from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
 from adamx.storage.dither import shard_offsets
@@ -45,13 +45,14 @@ def step_on_shards(
 
 def _elementwise(tx: optax.GradientTransformation, params: Tree) -> optax.GradientTransformation | None:
     """A fused transformation, alone or in a wrapper, its mask told by whole parameters; None for any other."""
-    inner = tx.inner if isinstance(tx, Wrapping) else tx
-    if not isinstance(inner, Fused) or inner.backend == "xla":
+    wrapping = tx.update if isinstance(tx.update, Wrapping) else None
+    inner = tx if wrapping is None else wrapping.inner
+    if not isinstance(inner.update, Fused) or inner.update.backend == "xla":
         return None
-    if callable(inner.recipe.mask):
-        recipe = inner.recipe.replace(mask=inner.recipe.mask(params))
-        inner = Fused(*recipe.build(), recipe, inner.backend)
-    return tx.around(inner) if isinstance(tx, Wrapping) else inner
+    recipe = inner.update.recipe
+    if callable(recipe.mask):
+        inner = fused(recipe.replace(mask=recipe.mask(params)))
+    return inner if wrapping is None else wrapping.around(inner)
 
 
 def _shard_map(f: Step, mesh: Any, specs: dict[str, Any]) -> Step:

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.state import check_state
-from adamx.guard.attempt import Attempt, same_params
-from adamx.guard.skip import Guarded
+from adamx.guard import Guarded
 from adamx.kernels.call import call_kernel, made_expensive
 from adamx.kernels.choice import choose
 from adamx.kernels.fused import Fused
@@ -23,7 +22,7 @@ from adamx.kernels.tree import take_apart
 from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
 from adamx.storage.codec import shapes
-from adamx.trees import check_fits
+from adamx.trees import Tree, check_fits
 
 
 def step(
@@ -65,12 +64,17 @@ def step(
         >>> adamx.step(tx, jnp.ones(2), tx.init(params), params)[0]
         Array([0.5, 0.5], dtype=float32)
     """
-    if isinstance(tx, Guarded):
-        return tx.attempt(Attempt(step, same_params, extra), gradients, state, params)
-    if isinstance(tx, Sharded):
-        return step_on_shards(step, tx, gradients, state, params, extra)
-    wrapping = tx if isinstance(tx, Wrapping) else None
-    fused = tx if wrapping is None else wrapping.inner
+    about: Any = tx.update
+    if isinstance(about, Guarded):
+
+        def take(gradients: Tree, state: Any, params: Tree) -> tuple[Tree, optax.OptState]:
+            return step(about.inner, gradients, state, params, **extra)
+
+        return about.attempt(take, _same_params, gradients, state, params)
+    if isinstance(about, Sharded):
+        return step_on_shards(step, about, gradients, state, params, extra)
+    wrapping = about if isinstance(about, Wrapping) else None
+    fused = about if wrapping is None else wrapping.inner.update
     if not isinstance(fused, Fused) or fused.backend == "xla":
         return _composed(tx, gradients, state, params, extra)
     recipe, offsets = fused.recipe, extra.get("dither_offset")
@@ -114,3 +118,7 @@ def _composed(
 ) -> tuple[Any, Any]:
     updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
     return optax.apply_updates(params, updates), state
+
+
+def _same_params(shapes: Tree, params: Tree) -> Tree:
+    return params

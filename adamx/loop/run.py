@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, numerics
-from adamx.guard.attempt import is_finite
 from adamx.kernels.step import step
 from adamx.loop.objective import Objective
 from adamx.loop.outcome import StopReason
@@ -83,7 +82,7 @@ def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _all_finite(tree: Tree) -> jax.Array:
-    return jnp.all(jnp.stack([is_finite(x) for x in jax.tree.leaves(tree)] or [jnp.bool_(True)]))
+    return jnp.all(jnp.stack([numerics.is_finite(x) for x in jax.tree.leaves(tree)] or [jnp.bool_(True)]))
 
 
 def _largest_change(before: Tree, after: Tree) -> jax.Array:

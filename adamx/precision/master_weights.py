@@ -87,7 +87,7 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
     return map_leaves(_weight, 1, params, found[0].remainder)[0]
 
 
-def with_master_weights(tx: optax.GradientTransformation) -> Wrapping:
+def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Trains half-precision parameters with float32 weights behind them.
 
     The wrapped transformation sees float32 gradients and float32 weights. Of a bfloat16 parameter the state keeps the
@@ -138,4 +138,4 @@ def with_master_weights(tx: optax.GradientTransformation) -> Wrapping:
         emitted, remainder = map_leaves(_land, 2, given, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)
 
-    return Wrapping(init, update, with_master_weights, tx)
+    return optax.GradientTransformationExtraArgs(init, Wrapping(update, with_master_weights, tx))

@@ -42,7 +42,7 @@ def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
     return (to_narrow(start + u, p.dtype, bits).astype(jnp.float32) - start,)
 
 
-def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> Wrapping:
+def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:
     """Trains half-precision parameters without further bits: what a step adds is right on average.
 
     A parameter moves to one of the two neighbours of where the float32 update would take it: to the upper one where the
@@ -89,4 +89,5 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
         places = walks(params, step, PARAMETER, (seed,), extra_args.get("dither_offset"))
         return map_leaves(_round, 1, params, steps, places)[0], StochasticRoundingState(after, step)
 
-    return Wrapping(init, update, functools.partial(with_stochastic_rounding, seed=seed), tx, seed)
+    around = functools.partial(with_stochastic_rounding, seed=seed)
+    return optax.GradientTransformationExtraArgs(init, Wrapping(update, around, tx, seed))

@@ -1,11 +1,13 @@
 """`shard_state`: each device keeps and steps its part of the moments."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
+from adamx.core.update import Update
 from adamx.sharding.placement import Mesh, is_explicit, mesh_axes, own_specs, told
 from adamx.sharding.plan import Plan, abstract, make_plan
 from adamx.sharding.region import automatic, constrain, region
@@ -15,16 +17,16 @@ Take = Callable[..., tuple[Tree, optax.OptState]]
 """From transformation, gradients, state and parameters to what moves (updates, or parameters) and the state."""
 
 
-class Sharded(optax.GradientTransformationExtraArgs):
-    """A transformation whose state is split over devices.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sharded(Update):
+    """The update of a transformation whose state is split over devices.
 
     Attributes:
-        init: of the state, placed.
-        update: with updates that are placed as the parameters are.
+        function: with updates that are placed as the parameters are.
         inner: the transformation whose state it is.
         mesh: the devices, in a mesh of Auto axes.
         plan: from parameters to where everything goes.
-        take: the same as update for a step of another kind, `adamx.step`.
+        take: the same as `function` for a step of another kind, `adamx.step`.
     """
 
     inner: optax.GradientTransformation
@@ -32,24 +34,10 @@ class Sharded(optax.GradientTransformationExtraArgs):
     plan: Callable[[Tree], Plan]
     take: Callable[..., tuple[Tree, optax.OptState]]
 
-    def __new__(
-        cls,
-        init: Callable[..., Any],
-        update: Callable[..., Any],
-        inner: optax.GradientTransformation,
-        mesh: Mesh,
-        plan: Callable[[Tree], Plan],
-        take: Callable[..., Any],
-    ) -> "Sharded":
-        """The pair that optax knows, with what `adamx.step` needs to know."""
-        self = super().__new__(cls, init, update)
-        self.inner, self.mesh, self.plan, self.take = inner, mesh, plan, take
-        return self
-
 
 def shard_state(
     tx: optax.GradientTransformation, mesh: Mesh, axis: str | tuple[str, ...] = "data", specs: Any = None
-) -> Sharded:
+) -> optax.GradientTransformationExtraArgs:
     """Splits the state of a transformation over the devices that share the data, and with it the work of a step.
 
     Of n devices each keeps 1/n of the moments, takes 1/n of the gradients, steps 1/n of the parameters, and what has
@@ -125,7 +113,7 @@ def shard_state(
     ) -> tuple[optax.Updates, optax.OptState]:
         return take(_update, updates, state, params, **extra_args)
 
-    return Sharded(init, update, tx, auto, plan, take)
+    return optax.GradientTransformationExtraArgs(init, Sharded(update, tx, auto, plan, take))
 
 
 def _update(tx: Any, updates: Tree, state: Any, params: Tree, **extra_args: Any) -> tuple[Tree, optax.OptState]:

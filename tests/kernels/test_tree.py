@@ -15,8 +15,8 @@ WRAPPERS = {"none": lambda tx: tx, "master": adamx.with_master_weights, "stochas
 def test_apart_and_together(wrapper, decoupled):
     inner = (adamx.fused_adamw if decoupled else adamx.fused_adam)(0.1)
     tx = WRAPPERS[wrapper](inner)
-    state, wrapping = tx.init(PARAMS), None if wrapper == "none" else tx
-    parts = take_apart(state, wrapping, inner.recipe.stages)
+    state, wrapping = tx.init(PARAMS), None if wrapper == "none" else tx.update
+    parts = take_apart(state, wrapping, inner.update.recipe.stages)
     assert differing(put_together(parts), state) == []
     treedef = jax.tree.structure(PARAMS)
     leaves = leaves_of(treedef, PARAMS, PARAMS, parts)
@@ -29,7 +29,7 @@ def test_apart_and_together(wrapper, decoupled):
 @pytest.mark.parametrize("wrapper", ["none", "master", "stochastic"])
 def test_a_wrong_state_is_named(wrapper):
     tx = WRAPPERS[wrapper](adamx.fused_adam(0.1))
-    wrapping = None if wrapper == "none" else tx
+    wrapping = None if wrapper == "none" else tx.update
     with pytest.raises(TypeError, match="expected"):
         take_apart((), wrapping, 2)
     with pytest.raises(TypeError, match="a tuple of 3 states, got tuple of 2"):

@@ -3,33 +3,27 @@
 from tests.mutants.mutation import Mutation
 
 MUTATIONS = [
-    Mutation("infinity is finite", "guard/attempt.py", "return jnp.isfinite(largest", "return ~jnp.isnan(largest"),
+    Mutation("infinity is finite", "numerics.py", "return jnp.isfinite(largest", "return ~jnp.isnan(largest"),
     Mutation(
         "the imaginary part is not looked at",
-        "guard/attempt.py",
+        "numerics.py",
         "is_finite(x.real) & is_finite(x.imag)",
         "is_finite(x.real)",
     ),
-    Mutation(
-        "one clean leaf is enough", "guard/attempt.py", "clean = jnp.all(", "clean = jnp.any(", "guard/test_skip.py"
-    ),
-    Mutation(
-        "the count is that of the first leaf",
-        "guard/attempt.py",
-        "[first] for same",
-        "[0] for same",
-        "guard/test_skip.py::test_clean_leaves_move_as_in_a_run_without_faults",
-    ),
-    Mutation("leaves may look across", "guard/leafwise.py", "if others:", "if False:"),
+    Mutation("one clean leaf is enough", "guard.py", "clean = jnp.all(", "clean = jnp.any("),
     Mutation(
         "skips in a row add up",
-        "guard/skip.py",
-        "jnp.where(clean, 0, in_a_row + 1)",
-        "in_a_row + ~clean",
-        "guard/test_skip.py::test_counts",
+        "guard.py",
+        "jnp.where(clean, 0, state.in_a_row + 1)",
+        "state.in_a_row + ~clean",
+        "test_guard.py::test_counts",
     ),
     Mutation(
-        "one skip too many is fine", "guard/skip.py", "n > limit", "n > limit + 1", "guard/test_skip.py::test_counts"
+        "one skip too many is fine",
+        "guard.py",
+        "in_a_row > limit",
+        "in_a_row > limit + 1",
+        "test_guard.py::test_counts",
     ),
     Mutation("a pattern may match nothing", "paths.py", "if names and not any(", "if False and not any("),
     Mutation("masks are upside down", "paths.py", "_found(checked, name) is None", "_found(checked, name) is not None"),

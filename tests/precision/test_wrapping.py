@@ -20,9 +20,9 @@ X = jnp.ones(3, jnp.bfloat16)
 def test_says_what_it_wraps_and_how(wrap, seed):
     inner = optax.sgd(0.1)
     tx = wrap(inner)
-    assert isinstance(tx, Wrapping)
-    assert isinstance(tx, optax.GradientTransformationExtraArgs)
-    assert (tx.inner, tx.seed) == (inner, seed)
-    again = tx.around(inner)
+    assert isinstance(tx.update, Wrapping)
+    assert type(tx) is optax.GradientTransformationExtraArgs
+    assert (tx.update.inner, tx.update.seed) == (inner, seed)
+    again = tx.update.around(inner)
     assert differing(again.update(X, again.init(X), X), tx.update(X, tx.init(X), X)) == []
-    assert again.seed == seed
+    assert again.update.seed == seed

@@ -118,7 +118,6 @@ OURS = {
     "master weights": adamx.with_master_weights,
     "stochastic rounding": adamx.with_stochastic_rounding,
     "skip step": adamx.skip_nonfinite,
-    "skip leaf": lambda tx: adamx.skip_nonfinite(tx, scope="leaf"),
     "skip master": lambda tx: adamx.skip_nonfinite(adamx.with_master_weights(tx)),
 }
 THEIRS = {

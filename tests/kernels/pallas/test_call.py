@@ -47,11 +47,11 @@ def tree(seed, dtype, shapes):
 
 def interpreted(tx, platform):
     """`adamx.step` by the kernel of a platform, as plain operations."""
-    inner = getattr(tx, "inner", tx)
-    kernel, wrapping = pallas_kernel(platform, interpret=True), None if inner is tx else tx
+    inner = getattr(tx.update, "inner", tx)
+    kernel, wrapping = pallas_kernel(platform, interpret=True), None if inner is tx else tx.update
 
     def step(params, state, gradients, offsets=None):
-        return one_pass(kernel, inner.recipe, wrapping, gradients, params, state, offsets)
+        return one_pass(kernel, inner.update.recipe, wrapping, gradients, params, state, offsets)
 
     return jax.jit(step)
 
@@ -89,7 +89,7 @@ def test_leaves_of_any_rank_and_their_shards(platform, offset):
 def test_hyperparameters_may_be_traced():
     def step(kernel, rate, params, state):
         tx = adamx.fused_adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS)
-        return one_pass(kernel, tx.recipe, None, params, params, state, None)
+        return one_pass(kernel, tx.update.recipe, None, params, params, state, None)
 
     params = tree(0, "float32", {"matrix": (128, 128)})
     state = adamx.fused_adam(0.1, **INT8_MOMENTS).init(params)

@@ -1,0 +1,176 @@
+"""Steps with NaN or infinite gradients, skipped and counted."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import hyperparameters, numerics
+from adamx.core.composition import wrong_state
+from adamx.core.update import Update
+from adamx.trees import Tree
+
+Take = Callable[[Tree, optax.OptState, Tree], tuple[Tree, optax.OptState]]
+"""From gradients, state and parameters to what moves (updates, or parameters) and the state."""
+
+Keep = Callable[[Tree, Tree], Tree]
+"""What stands in place of what moves, from its shapes and the parameters."""
+
+
+class SkipNonfiniteState(NamedTuple):
+    """What `skip_nonfinite` keeps.
+
+    Attributes:
+        inner: the state of the transformation that it guards.
+        skipped: how many steps were skipped, an int32 scalar.
+        in_a_row: how many of them since the last one that was taken, an int32 scalar.
+        too_many: whether there ever were more than `max_consecutive` in a row, a boolean scalar.
+    """
+
+    inner: optax.OptState
+    skipped: jax.Array
+    in_a_row: jax.Array
+    too_many: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Guarded(Update):
+    """The update of a guard.
+
+    Attributes:
+        function: with updates of 0 where nothing moves.
+        inner: the transformation that is guarded.
+        attempt: the same for a step of another kind, `adamx.step`: from how it is taken, what is kept instead,
+            gradients, state and parameters to what moves and the state.
+    """
+
+    inner: optax.GradientTransformation
+    attempt: Callable[[Take, Keep, Tree, Any, Tree], tuple[Tree, SkipNonfiniteState]]
+
+
+def skip_nonfinite(
+    tx: optax.GradientTransformation, max_consecutive: int | None = None, **removed: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Leaves everything as it is in a step whose gradients are not finite.
+
+    `θ_t, s_t = θ_{t-1}, s_{t-1}` where a gradient has a NaN or infinite element, else what `tx` makes of it: weights,
+    moments and counts move as if the faulty step had not been. The device decides, in a branch of the compiled step;
+    through `adamx.step` nothing is copied for it. Put it outermost, around master weights or stochastic rounding too.
+
+    Args:
+        tx: any transformation.
+        max_consecutive: how many skipped steps in a row are fine; beyond, `too_many` of the state becomes true and
+            `adamx.check_skips(state)` raises. None: any number. A faulty step is never let through.
+        **removed: `scope`, an argument of adamx 0.1, raises a TypeError that says what to use instead.
+
+    Returns:
+        A transformation with `SkipNonfiniteState` around the state of `tx`.
+
+    Raises:
+        ValueError: max_consecutive below 0.
+        TypeError: max_consecutive not an integer; an argument of another name.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.skip_nonfinite(adamx.adam(0.1))
+        >>> params = jnp.ones(2)
+        >>> params, state = adamx.step(tx, jnp.array([1.0, jnp.nan]), tx.init(params), params)
+        >>> params, int(state.skipped), int(state.inner[0].count)
+        (Array([1., 1.], dtype=float32), 1, 0)
+    """
+    _check_removed({"scope": max_consecutive} if isinstance(max_consecutive, str) else removed)
+    limit = None if max_consecutive is None else hyperparameters.integer("max_consecutive", max_consecutive, 0)
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params: optax.Params) -> SkipNonfiniteState:
+        skipped, in_a_row = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays: a donated state holds none twice
+        return SkipNonfiniteState(tx.init(params), skipped, in_a_row, jnp.zeros([], bool))
+
+    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any, params: Tree) -> tuple[Tree, SkipNonfiniteState]:
+        if not isinstance(state, SkipNonfiniteState):
+            raise wrong_state("SkipNonfiniteState", state)
+        clean = jnp.all(jnp.stack([numerics.is_finite(g) for g in jax.tree.leaves(gradients)] or [jnp.bool_(True)]))
+        moved, after = _branch(clean, take, keep, gradients, state.inner, params)
+        in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
+        too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
+        return moved, SkipNonfiniteState(after, state.skipped + ~clean, in_a_row, too_many)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, SkipNonfiniteState]:
+        def take(gradients: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+            return inner.update(gradients, state, params, **extra_args)
+
+        return attempt(take, _no_updates, updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(init, Guarded(update, inner, attempt))
+
+
+def _check_removed(removed: dict[str, Any]) -> None:
+    for name in removed:
+        if name == "scope":
+            raise TypeError(
+                "skip_nonfinite has no argument scope any more: it skips whole steps. To guard groups of parameters "
+                "apart from each other, give each group its own guard: optax.partition({label: "
+                "adamx.skip_nonfinite(tx), ...}, labels)"
+            )
+        raise TypeError(f"skip_nonfinite() has no argument {name!r}: it takes tx, max_consecutive")
+
+
+def _branch(
+    clean: jax.Array, take: Take, keep: Keep, gradients: Tree, state: optax.OptState, params: Tree
+) -> tuple[Tree, optax.OptState]:
+    """The step where all is clean, else nothing, in the same types."""
+
+    def taken() -> tuple[Tree, optax.OptState]:
+        return take(gradients, state, params)
+
+    shapes = jax.eval_shape(taken)
+
+    def as_taken(x: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(x).astype(like.dtype)
+
+    def kept() -> tuple[Tree, optax.OptState]:
+        return jax.tree.map(as_taken, (keep(shapes[0], params), state), shapes)
+
+    return jax.lax.cond(clean, taken, kept)
+
+
+def _no_updates(shapes: Tree, params: Tree) -> Tree:
+    return jax.tree.map(jnp.zeros_like, shapes)
+
+
+def check_skips(state: optax.OptState) -> None:
+    """Raises if a guard has skipped more steps in a row than it was told to bear. Waits for the device.
+
+    Args:
+        state: of an optimizer, with a `SkipNonfiniteState` anywhere in it.
+
+    Raises:
+        FloatingPointError: more than `max_consecutive` steps in a row had a gradient that was not finite.
+        TypeError: there is no guard in the state.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.skip_nonfinite(adamx.adam(0.1), max_consecutive=0)
+        >>> _, state = tx.update(jnp.array([jnp.inf]), tx.init(jnp.ones(1)))
+        >>> adamx.check_skips(state)
+        Traceback (most recent call last):
+        FloatingPointError: more than max_consecutive steps in a row had a gradient that was not finite, of all: 1
+    """
+    guards = [node for node in jax.tree.leaves(state, is_leaf=_is_guard) if _is_guard(node)]
+    if not guards:
+        raise TypeError("there is no SkipNonfiniteState in this state: wrap the optimizer in adamx.skip_nonfinite")
+    for guard in guards:
+        if bool(guard.too_many):
+            raise FloatingPointError(
+                "more than max_consecutive steps in a row had a gradient that was not finite, "
+                f"of all: {int(guard.skipped)}"
+            )
+
+
+def _is_guard(node: Any) -> bool:
+    return isinstance(node, SkipNonfiniteState)

@@ -1,1 +1,0 @@
-"""Steps whose gradients are not finite, skipped."""

@@ -93,7 +93,7 @@ def test_counts():
     for _ in range(2):
         _, state = tx.update({"x": jnp.full(2, jnp.nan)}, state)
     _, state = tx.update({"x": jnp.ones(2)}, state)
-    with pytest.raises(FloatingPointError, match="more than max_consecutive steps in a row .* of all: 5$"):
+    with pytest.raises(FloatingPointError, match=r"more than max_consecutive steps in a row .* of all: 5$"):
         adamx.check_skips(optax.MaskedState(inner_state=state))
 
 
@@ -116,7 +116,7 @@ def test_never_lets_one_through():
 
 def test_errors():
     for call in ({"scope": "leaf"}, {"scope": "step"}):
-        with pytest.raises(TypeError, match="has no argument scope any more.* optax.partition"):
+        with pytest.raises(TypeError, match=r"has no argument scope any more.* optax\.partition"):
             adamx.skip_nonfinite(adamx.adam(0.1), **call)
     with pytest.raises(TypeError, match="has no argument scope any more"):
         adamx.skip_nonfinite(adamx.adam(0.1), "leaf")

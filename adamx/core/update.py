@@ -11,9 +11,9 @@ import optax
 class Update:
     """The `update` of a transformation, with what else is known of the transformation as attributes.
 
-    An optimizer stays optax's plain pair of functions: `jax.tree.map`, `copy.deepcopy`, `_replace`, `eqx.filter_jit` and
-    cloudpickle take the pair as they take every other one, and what it knows goes along. Like a function it is hashed
-    by identity, and a copy of it is itself.
+    An optimizer stays optax's plain pair of functions: `jax.tree.map`, `copy.deepcopy`, `_replace`, `eqx.filter_jit`
+    and cloudpickle take the pair as they take every other one, and what it knows goes along. Like a function it is
+    hashed by identity, and a copy of it is itself.
 
     Attributes:
         function: the update.

@@ -1,6 +1,7 @@
 """One of two programs for the same result, chosen when JAX lowers them: by platform and by number of devices."""
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,10 @@ def _lower_on(
     module = context.module_context
     alone = platform == "cpu" or len(module.platforms) == 1  # Pallas lowers for one platform at a time
     program = dict(programs).get(platform, plain) if alone and _on_one_device(module.axis_context) else plain
-    return mlir.lower_fun(program, multiple_results=True)(context, *arrays)
+    with warnings.catch_warnings():
+        # JAX 0.12 announces that Pallas's GPU compiler will go: where it is gone, XLA's own code runs.
+        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+        return mlir.lower_fun(program, multiple_results=True)(context, *arrays)
 
 
 def _differentiate(primals: Any, tangents: Any, *, plain: Program, **_: Any) -> Any:

@@ -16,11 +16,11 @@ INTERFACE = 1
 
 
 class Backend(NamedTuple):
-    """What runs the fused step on CPUs.
+    """What runs the fused step on a platform.
 
     Attributes:
-        name: "native" or "xla".
-        detail: the instructions that the native kernel uses, or why it is not there.
+        name: "native", "pallas" or "xla".
+        detail: the instructions that the native kernel uses, which moments Pallas takes, or why there is no kernel.
     """
 
     name: str
@@ -32,17 +32,7 @@ class Backend(NamedTuple):
 
 @functools.cache
 def backend() -> Backend:
-    """What runs the fused step on CPUs: the native kernel, or XLA and why.
-
-    The kernel uses the widest instructions that the processor has. For tests and bug reports the environment variable
-    `ADAMX_INSTRUCTIONS`, read once, asks for others: "avx512", "avx2" or "portable". What the processor lacks is not
-    used.
-
-    Example:
-        >>> import adamx
-        >>> adamx.kernels.backend().name in ("native", "xla")
-        True
-    """
+    """The native kernel and its instructions, or XLA and why."""
     found = libraries()
     if not found:
         return Backend("xla", "the kernel was not built: there was no C++17 compiler when adamx was installed")

@@ -9,15 +9,14 @@ import optax
 
 from adamx.core.state import check_state
 from adamx.guard import Guarded
+from adamx.kernels import native
+from adamx.kernels.backend import ACCELERATORS, accelerator_kernel
 from adamx.kernels.call import call_kernel, made_expensive
 from adamx.kernels.choice import choose
 from adamx.kernels.fused import Fused
 from adamx.kernels.layout import Form, Kernel, Leaf, Rule, form_of
-from adamx.kernels.native import backend
 from adamx.kernels.on_shards import step_on_shards
 from adamx.kernels.one_pass import one_pass
-from adamx.kernels.pallas.call import pallas_kernel
-from adamx.kernels.pallas.compilers import PLATFORMS
 from adamx.kernels.tree import take_apart
 from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
@@ -96,8 +95,13 @@ def step(
 
     changed = jax.tree.structure((params, state))
     like = range(len(flat) - changed.num_leaves, len(flat))
-    on_cpu = functools.partial(fast, NATIVE) if backend().name == "native" else plain
-    others = {platform: functools.partial(fast, pallas_kernel(platform)) for platform in PLATFORMS}
+    on_cpu = functools.partial(fast, NATIVE) if native.backend().name == "native" else plain
+
+    def on_accelerator(platform: str, *arrays: jax.Array) -> list[jax.Array]:
+        kernel, _ = accelerator_kernel(platform)
+        return plain(*arrays) if kernel is None else fast(kernel, *arrays)
+
+    others = {platform: functools.partial(on_accelerator, platform) for platform in ACCELERATORS}
     return changed.unflatten(choose(on_cpu, plain, like, *map(jnp.asarray, flat), others=others))
 
 

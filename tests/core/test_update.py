@@ -1,10 +1,17 @@
 import copy
+import functools
+import pickle
 
+import cloudpickle
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
+import adamx
 from adamx.core.update import Update
+from adamx.sharding.transform import Sharded
 
 
 def double(updates, state, params=None, **extra_args):
@@ -23,3 +30,70 @@ def test_a_copy_is_itself_as_that_of_a_function_is():
     assert copy.copy(update) is update
     assert copy.deepcopy(update) is update
     assert jax.tree.leaves(update) == [update]
+
+
+MAKERS = {
+    "adamw": lambda: adamx.adamw(1e-3),
+    "fused adam": lambda: adamx.fused_adam(1e-3),
+    "fused adamw": lambda: adamx.fused_adamw(optax.constant_schedule(1e-3), mask=adamx.not_matching("b")),
+    "guard": lambda: adamx.skip_nonfinite(adamx.fused_adam(1e-3)),
+    "master weights": lambda: adamx.with_master_weights(adamx.fused_adam(1e-3)),
+    "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.fused_adam(1e-3), seed=3),
+    "guard around masters": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.fused_adam(1e-3))),
+    "shards": lambda: adamx.shard_state(adamx.fused_adam(1e-3), jax.sharding.Mesh(jax.devices()[:1], ("data",))),
+    "paths": lambda: optax.chain(adamx.adam(1e-3), adamx.scale_by_path({"b": 0.1})),
+    "probe": lambda: optax.chain(adamx.scale_by_moments(), adamx.probe(), adamx.bias_correction()),
+    "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), adamx.fused_adam(1e-3)),
+}
+for name in ("adam", "amsgrad", "nadamw", "adamaxw", "radam", "adabelief", "adamw_atan2", "cautious_adamw", "mars"):
+    MAKERS[name] = functools.partial(getattr(adamx, name), 1e-3)
+for name in ("stable_adamw", "adopt", "ademamix"):
+    MAKERS[name] = functools.partial(getattr(adamx, name), 1e-3, mu_dtype="bfloat16")
+
+COPIES = {
+    "tree.map": lambda tx: jax.tree.map(lambda x: x, tx),
+    "flatten": lambda tx: jax.tree.unflatten(*jax.tree.flatten(tx)[::-1]),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "replace": lambda tx: tx._replace(init=tx.init),
+    "extra args": optax.with_extra_args_support,
+    "cloudpickle": lambda tx: pickle.loads(cloudpickle.dumps(tx)),
+    "partition": lambda tx: eqx.combine(*eqx.partition(tx, eqx.is_array)),
+}
+PARAMS = {"w": jnp.ones((200, 128), jnp.bfloat16), "b": jnp.ones(3)}
+
+
+def traced(tx):
+    """How often a step calls a kernel, and how its program begins."""
+    program = jax.make_jaxpr(lambda params, state: adamx.step(tx, params, state, params))(PARAMS, tx.init(PARAMS))
+    return str(program).count("adamx_step"), program.out_avals
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_an_optimizer_is_a_plain_pair(make):
+    tx = make()
+    assert type(tx) is optax.GradientTransformationExtraArgs
+    expected = traced(tx)
+    of_devices = isinstance(tx.update, Sharded)  # its mesh holds devices of this process, which nothing pickles
+    for name, duplicate in COPIES.items():
+        if name == "cloudpickle" and of_devices:
+            continue
+        again = duplicate(tx)
+        assert type(again) is type(tx), name
+        assert again.update is tx.update or name == "cloudpickle"
+        assert traced(again) == expected, name
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_is_an_argument_of_filter_jit(make):
+    seen = []
+
+    @eqx.filter_jit
+    def update(tx, state):
+        seen.append(tx)
+        return jax.eval_shape(tx.update, PARAMS, state, PARAMS)[0]["w"].size
+
+    tx = make()
+    state = tx.init(PARAMS)
+    assert [update(tx, state), update(tx, state)] == [PARAMS["w"].size] * 2
+    assert len(seen) == 1

@@ -52,6 +52,9 @@ MUTATIONS = [
     Mutation("long blocks are taken", "kernels/layout.py", "codec.block_size in BLOCKS", "True"),
     Mutation("a stale library is used", "kernels/native.py", "library.adamx_interface() != INTERFACE", "False"),
     Mutation(
-        "all is left to XLA", "kernels/step.py", 'if backend().name == "native" else plain', "if False else plain"
+        "all is left to XLA",
+        "kernels/step.py",
+        'if native.backend().name == "native" else plain',
+        "if False else plain",
     ),
 ]

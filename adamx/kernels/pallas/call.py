@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from adamx.kernels.layout import DITHERED, INT8, Form, Kernel, Leaf, Rule, arrays_of, form_of
-from adamx.kernels.pallas.compilers import options_for, scalars_for
+from adamx.kernels.layout import DITHERED, FLOAT32, INT8, MASTER, PLAIN, Form, Kernel, Leaf, Rule, arrays_of, form_of
+from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import GPUS, LANES, View, places, view_of
 from adamx.storage.codec import Codec, Quantized
@@ -26,8 +27,12 @@ FEW_ROWS = 32
 
 def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
     """The kernel for a platform, "cuda", "rocm" or "tpu"; interpreted as plain JAX operations it runs on any."""
-    call = functools.partial(call_pallas, platform=platform, interpret=interpret)
-    return Kernel(functools.partial(pallas_form, platform=platform), call)
+
+    def takes(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int) -> Form | None:
+        form = pallas_form(leaf, codecs, weights, platform)
+        return form if form is None or interpret or not problem(form, platform) else None
+
+    return Kernel(takes, functools.partial(call_pallas, platform=platform, interpret=interpret))
 
 
 def pallas_form(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int, platform: str) -> Form | None:
@@ -42,6 +47,61 @@ def pallas_form(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int, platform:
     if platform not in GPUS and (block % LANES or math.prod(shape[-2:-1]) < FEW_ROWS):
         return None
     return form
+
+
+def problem(form: Form, platform: str) -> str:
+    """Why the kernel cannot be lowered for leaves of a form; "" where it can.
+
+    Asked of the kernel itself on one tile: Pallas may be too old, may lack a compiler or look for a device that is not
+    there, and none of that may raise in a program that XLA can run without it.
+    """
+    mesh_of_devices = getattr(jax.sharding, "get_abstract_mesh", lambda: None)  # may name a device that is not at hand
+    return _problem(form, platform, mesh_of_devices())
+
+
+@functools.cache
+def _problem(form: Form, platform: str, _: Any) -> str:
+    if platform not in PLATFORMS:
+        since = ".".join(map(str, SINCE[platform]))
+        return f"JAX {jax.__version__} does not compile the kernel for {platform}: {since} and newer do"
+    tile, rule = _example(form), Rule(0.9, 0.999, nesterov=False, precise=False)
+    scalars = (jnp.float32, (11,)), (jnp.uint32, (2,)), (jnp.uint32, (1, 3))
+
+    def step(leaf: Leaf, *scalars: jax.Array) -> list[Leaf]:
+        return call_pallas(form, [leaf], *scalars, rule, platform=platform)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = jax.jit(step).trace(tile, *(jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in scalars))
+            traced.lower(lowering_platforms=(platform,))
+    except Exception as error:
+        return f"Pallas cannot lower the kernel: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return ""
+
+
+def problem_on(platform: str) -> str:
+    """Why there is no kernel for int8 moments, the least that it takes; "" where there is one."""
+    return problem(Form(("float32", "float32"), PLAIN, (INT8, LANES), (INT8, LANES)), platform)
+
+
+def _example(form: Form) -> Leaf:
+    """The shapes of a small leaf of a form."""
+    block = block_of(form)
+    assert block is not None
+    shape = (FEW_ROWS, block)
+
+    def elements(dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    def stored(kind: int, codes: Any) -> Any:
+        if kind == INT8:
+            return Quantized(elements(codes), *[jax.ShapeDtypeStruct((FEW_ROWS, 1), jnp.float32)] * 2)
+        return elements(jnp.float32 if kind == FLOAT32 else jnp.bfloat16)
+
+    remainder = elements(jnp.uint16) if form.weights == MASTER else None
+    moments = stored(form.mu[0], jnp.int8), stored(form.nu[0], jnp.uint8)
+    return Leaf(elements(form.dtypes[0]), elements(form.dtypes[1]), remainder, *moments)
 
 
 def block_of(form: Form) -> int | None:

@@ -1,13 +1,16 @@
+import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import adamx
 from adamx.kernels.layout import DITHERED, INT8, PLAIN, STOCHASTIC, Leaf
 from adamx.kernels.one_pass import one_pass
+from adamx.kernels.pallas import call
 from adamx.kernels.pallas.call import block_of, pallas_form, pallas_kernel
 from adamx.kernels.pallas.compilers import PLATFORMS
 from adamx.storage import Float, Int8
@@ -37,6 +40,14 @@ MORE = [("int8 v", "float32"), ("narrow int8", "float32"), ("int8", "bfloat16"),
 SLOW = {case: pytest.param(*case, marks=pytest.mark.slow) for case in MORE}
 CASES = [*ALWAYS, *SLOW.values()]
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+
+
+def device(platform):
+    """A context in which a program can be lowered for a device that is not at hand, where JAX wants to be told."""
+    if platform != "cuda" or not hasattr(jax.sharding, "AbstractDevice"):
+        return contextlib.nullcontext()
+    there = jax.sharding.AbstractDevice("NVIDIA H100", None, "cuda")
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=there))
 
 
 def tree(seed, dtype, shapes):
@@ -153,17 +164,49 @@ def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     shapes = {"two": (64, 512), "three": (3, 40, 256), **OUTSIDE}
     params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
     step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p), donate_argnums=(0, 1))
-    text = step.trace(params, jax.eval_shape(tx.init, params), params).lower(lowering_platforms=(platform,)).as_text()
-    assert text.count(f"@{CALLS[platform]}(") == (2 if platform in PLATFORMS else 0)
+    state = jax.eval_shape(tx.init, params)
+    with device(platform):
+        text = step.trace(params, state, params).lower(lowering_platforms=(platform,)).as_text()
+    known = platform in PLATFORMS and (platform != "rocm" or adamx.kernels.backend("rocm").name == "pallas")
+    assert text.count(f"@{CALLS[platform]}(") == (2 if known else 0)
     assert "gather" not in text
+
+
+@pytest.mark.parametrize("platform", CALLS)
+def test_without_a_device_or_a_compiler_xla_does_the_work(platform, monkeypatch):
+    """Lowering and `jax.export` never raise for want of a kernel, and `backend` says why there is none."""
+
+    def missing(*_, **__):
+        raise NotImplementedError("no such compiler\nand more")
+
+    tx, params = adamx.fused_adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
+    step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
+    monkeypatch.setattr(call, "options_for", missing)
+    call._problem.cache_clear()
+    text = step.trace(params, tx.init(params)).lower(lowering_platforms=(platform,)).as_text()
+    assert CALLS[platform] not in text
+    export.export(step, platforms=[platform])(params, tx.init(params))
+    found = adamx.kernels.backend(platform)
+    assert found.name == "xla"
+    if platform in PLATFORMS:
+        assert found.detail == "Pallas cannot lower the kernel: NotImplementedError: no such compiler"
+    call._problem.cache_clear()
+
+
+def test_without_a_gpu_at_hand_a_program_for_one_lowers():
+    tx, params = adamx.fused_adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
+    step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
+    for platform, target in CALLS.items():
+        text = step.trace(params, tx.init(params)).lower(lowering_platforms=(platform,)).as_text()
+        assert (target in text) == (adamx.kernels.backend(platform).name == "pallas")
 
 
 def test_float32_moments_are_left_to_xla():
     tx, params = adamx.fused_adam(1e-3), jnp.ones((256, 256))
     step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
-    for platform, call in CALLS.items():
+    for platform, target in CALLS.items():
         text = step.trace(params, tx.init(params)).lower(lowering_platforms=(platform,)).as_text()
-        assert call not in text
+        assert target not in text
 
 
 @pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX keeps shard_map elsewhere")
@@ -177,7 +220,8 @@ def test_inside_shard_map_the_kernel_works_on_the_shards():
 
     sharded = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec))
     for platform in PLATFORMS:
-        assert CALLS[platform] in sharded.trace(params).lower(lowering_platforms=(platform,)).as_text()
+        text = sharded.trace(params).lower(lowering_platforms=(platform,)).as_text()
+        assert (CALLS[platform] in text) == (adamx.kernels.backend(platform).name == "pallas")
 
 
 def test_lowered_for_several_platforms_at_once_xla_does_the_work():

@@ -127,8 +127,9 @@ def decay_rate(name: str, value: Any, *, precise: bool = False) -> Scalar:
 
 def check_below_one(name: str, value: Scalar, dtype: DTypeLike) -> None:
     """Raises a ValueError where a decay rate below 1 rounds to 1 in the dtype that it multiplies."""
-    if isinstance(value, float) and float(np.asarray(value, dtype)) == 1.0:
-        raise ValueError(f"{name}={value} is 1 in {dtype}: the average would never change. Use precise=True")
+    number = known(value)
+    if number is not None and float(np.asarray(number, dtype)) == 1.0:
+        raise ValueError(f"{name}={number} is 1 in {dtype}: the average would never change. Use precise=True")
 
 
 def integer(name: str, value: Any, lowest: int) -> int:

@@ -113,6 +113,24 @@ def result_dtype(*leaves: Any) -> jnp.dtype:
     return compute_dtype(*(jnp.result_type(leaf) for leaf in leaves))
 
 
+def widened(gradients: Tree, params: Tree) -> Tree:
+    """Gradients in the dtype of their parameters where that is wider, so that updates are not rounded on their way.
+
+    A tree that does not fit comes back as it is: the transformation says what is wrong with it.
+    """
+    if jax.tree.structure(gradients) != jax.tree.structure(params):
+        return gradients
+
+    def leaf(g: Any, p: Any) -> Any:
+        if not all(jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in (g, p)):
+            return g
+        own, wider = jnp.result_type(g), jnp.promote_types(jnp.result_type(g), jnp.result_type(p))
+        narrow = jnp.finfo(own).bits < jnp.finfo(jnp.result_type(p)).bits
+        return jnp.asarray(g).astype(wider) if narrow and jnp.iscomplexobj(g) == jnp.iscomplexobj(p) else g
+
+    return jax.tree.map(leaf, gradients, params)
+
+
 def _staged() -> bool:
     """Whether operations are being recorded into a program (jit, scan, eval_shape) instead of run one by one."""
     return isinstance(jnp.zeros(()), Tracer)

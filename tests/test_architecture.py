@@ -45,6 +45,7 @@ WHOLE = {
     "test_docs",
     "test_mutants",
     "test_thinned",
+    "test_refusals",
 }
 # Folders of such tests.
 WHOLES = {"composition", "laws", "soak"}

@@ -17,9 +17,9 @@ from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
-from adamx.storage.codec import Stored, precision, shapes
+from adamx.storage.codec import Quantized, Stored, precision, shapes
 from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
-from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
+from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
 Mean = Callable[[jax.Array, jax.Array], jax.Array]
 """`β2 v + (1-β2) x`, from v and x."""
@@ -66,9 +66,6 @@ class _Averages:
         real = numerics.real_dtype(dtype)
         b1, b2 = numerics.as_scalar(self.b1, dtype), numerics.as_scalar(self.b2, real)
         wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
-        if not self.precise:
-            hyperparameters.check_below_one("b1", self.b1, real)
-            hyperparameters.check_below_one("b2", self.b2, real)
         g, m, v = jnp.asarray(g, wide), self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
         bits = None if walk is None else walk.thresholds(g.shape)
         threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
@@ -84,6 +81,14 @@ class _Averages:
         mu_bits = None if bits is None or not self.mu_codec.dithered else lower_half(bits)
         mu = self.mu_codec.encode(m, mu, mu_bits, square=False)
         return m, v, mu, self.nu_codec.encode(v, nu, bits if self.nu_codec.dithered else None, square=True)
+
+
+def check_rates(b1: Scalar, b2: Scalar, moments: Tree) -> None:
+    """Raises a ValueError where a decay rate rounds to 1 in the precision in which a moment is averaged."""
+    of_moments = {precision(m) for m in jax.tree.leaves(moments, is_leaf=lambda m: isinstance(m, Quantized))}
+    for dtype in {numerics.real_dtype(numerics.compute_dtype(dtype)) for dtype in of_moments}:
+        hyperparameters.check_below_one("b1", b1, dtype)
+        hyperparameters.check_below_one("b2", b2, dtype)
 
 
 def moments_of(
@@ -124,6 +129,8 @@ def moments_of(
     ) -> tuple[Any, MomentsState | DitheredMomentsState]:
         before = check_state(state_type, state)
         check_fits(updates, shapes(before.mu))
+        if not precise:
+            check_rates(b1, b2, before.mu)
         count = increment(jnp.asarray(before.count))  # line 5
         step = before.step + 1 if averages.dithered else count
         columns = [before.mu, before.nu]

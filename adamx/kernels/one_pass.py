@@ -16,7 +16,7 @@ from adamx.precision.stochastic_rounding import StochasticRoundingState
 from adamx.precision.wrapping import Wrapping
 from adamx.storage.choice import moment_codecs
 from adamx.storage.dither import MOMENTS, PARAMETER, Walk, place, walks
-from adamx.trees import Tree
+from adamx.trees import Tree, widened
 
 HOLE = ()
 """In the place of a leaf that the kernel takes: a node without leaves. None would do but where it is the whole tree."""
@@ -112,7 +112,7 @@ def _composed(
     tx = recipe.replace(mask=None if recipe.mask is None else mask).build()
     tx = tx if wrapping is None else wrapping.around(tx)
     extra = {} if offsets is None else {"dither_offset": offsets}
-    updates, state = tx.update(gradients, put_together(parts), params, **extra)
+    updates, state = tx.update(widened(gradients, params), put_together(parts), params, **extra)
     after = take_apart(state, wrapping, recipe.stages)
     return leaves_of(treedef, gradients, optax.apply_updates(params, updates), after), after
 

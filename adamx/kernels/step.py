@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamx.core.composition import check_params
+from adamx.core.moments import check_rates
 from adamx.core.state import check_state
 from adamx.guard import Guarded
 from adamx.kernels import native
@@ -17,11 +19,12 @@ from adamx.kernels.fused import Fused
 from adamx.kernels.layout import Form, Kernel, Leaf, Rule, form_of
 from adamx.kernels.on_shards import step_on_shards
 from adamx.kernels.one_pass import one_pass
+from adamx.kernels.recipe import Recipe
 from adamx.kernels.tree import take_apart
 from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
 from adamx.storage.codec import shapes
-from adamx.trees import Tree, check_fits
+from adamx.trees import Tree, check_fits, widened
 
 
 def step(
@@ -64,6 +67,7 @@ def step(
         Array([0.5, 0.5], dtype=float32)
     """
     about: Any = tx.update
+    check_params("adamx.step", params)
     if isinstance(about, Guarded):
 
         def take(gradients: Tree, state: Any, params: Tree) -> tuple[Tree, optax.OptState]:
@@ -78,8 +82,7 @@ def step(
         return _composed(tx, gradients, state, params, extra)
     recipe, offsets = fused.recipe, extra.get("dither_offset")
     moments = take_apart(state, wrapping, recipe.stages).moments
-    check_fits(gradients, params)
-    check_fits(params, shapes(check_state(type(moments), moments).mu), "parameter", "moment")
+    _check(recipe, wrapping, gradients, check_state(type(moments), moments), params)
     flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
 
     def fast(kernel: Kernel, *arrays: jax.Array) -> list[jax.Array]:
@@ -105,6 +108,16 @@ def step(
     return changed.unflatten(choose(on_cpu, plain, like, *map(jnp.asarray, flat), others=others))
 
 
+def _check(recipe: Recipe, wrapping: Wrapping | None, gradients: Any, moments: Any, params: Any) -> None:
+    """Raises what the composed stages raise, in their order and in their words."""
+    if wrapping is not None:
+        check_fits(gradients, params)
+    check_fits(gradients, shapes(moments.mu))
+    if not recipe.precise:
+        check_rates(recipe.b1, recipe.b2, moments.mu)
+    check_fits(params, gradients, "parameter", "update")
+
+
 def _call_native(
     form: Form, leaves: list[Leaf], numbers: jax.Array, counts: jax.Array, salts: jax.Array, rule: Rule
 ) -> list[Leaf]:
@@ -120,6 +133,7 @@ NATIVE = Kernel(form_of, _call_native)
 def _composed(
     tx: optax.GradientTransformation, gradients: Any, state: Any, params: Any, extra: dict[str, Any]
 ) -> tuple[Any, Any]:
+    gradients = widened(gradients, params)
     updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
     return optax.apply_updates(params, updates), state
 

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.composition import chain
 from adamx.core.correction import update_dtype
-from adamx.core.moments import scale_by_moments
+from adamx.core.moments import check_rates, scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
 from adamx.core.state import DitheredMomentsState, MomentsState, check_state, increment
 from adamx.hyperparameters import names_hints
@@ -75,9 +75,6 @@ class _Averages:
         real = numerics.real_dtype(dtype)
         wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
         b1, b2, eps, limit = (numerics.as_scalar(x, real) for x in (self.b1, self.b2, self.eps, limit))
-        if not self.precise:
-            hyperparameters.check_below_one("b1", self.b1, real)
-            hyperparameters.check_below_one("b2", self.b2, real)
         came, g = g, jnp.asarray(g, wide)
         before, v = self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
         bits = None if walk is None else walk.thresholds(g.shape)
@@ -165,6 +162,8 @@ def scale_by_adopt(
     ) -> tuple[optax.Updates, optax.OptState]:
         before = check_state(state_type, state)
         check_fits(updates, shapes(before.mu))
+        if not precise:
+            check_rates(b1, b2, before.mu)
         count = jnp.asarray(before.count)
         step = before.step + 1 if averages.dithered else count + 1
         limit = hyperparameters.scalar("the value of clip_value_fn", clip_value(count)) if clips else float("inf")

@@ -111,3 +111,11 @@ def shapes(moment: Tree) -> Tree:
         return jax.ShapeDtypeStruct(stored.codes.shape, jnp.float32) if _is_quantized(stored) else stored
 
     return jax.tree.map(plain, moment, is_leaf=_is_quantized)
+
+
+def wrong_codes(expected: str, came: str) -> TypeError:
+    """The error for a moment that another codec has stored."""
+    return TypeError(
+        f"expected a moment stored as {expected}, got {came}: a state with another mu_dtype or nu_dtype moves to the "
+        "storage of tx by adamx.restore_as(tx, state, params, was=old_tx)"
+    )

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from adamx import numerics
 from adamx.storage import blocks
-from adamx.storage.codec import HALF_BITS, Quantized, Stored
+from adamx.storage.codec import HALF_BITS, Quantized, Stored, wrong_codes
 from adamx.storage.rounding import to_bfloat16, to_narrow
 
 BLOCK = 64
@@ -70,6 +70,8 @@ class Float(NamedTuple):
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
             return jnp.asarray(stored).astype(dtype)
+        if stored.top is not None:
+            raise wrong_codes("floating codes", "those of adamx.storage.Int8")
         codes = blocks.split(stored.codes.astype(jnp.float32), BLOCK)
         scaled = codes * stored.scale.astype(jnp.float32)[..., None]
         return blocks.merge(scaled, stored.codes.shape).astype(dtype)

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters
 from adamx.storage import blocks
-from adamx.storage.codec import Quantized, Stored
+from adamx.storage.codec import Quantized, Stored, wrong_codes
 from adamx.storage.floats import Float
 
 ROUNDING = 2.0**-21
@@ -101,7 +101,8 @@ class Int8(NamedTuple):
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
             return Float().decode(stored, dtype)
-        assert stored.top is not None
+        if stored.top is None:
+            raise wrong_codes("those of adamx.storage.Int8", "floating codes")
         codes = blocks.split(stored.codes, self.block_size)
         moment = decode_blocks(codes, stored.scale[..., None], stored.top[..., None])
         return blocks.merge(moment, stored.codes.shape).astype(dtype)

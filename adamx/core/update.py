@@ -1,10 +1,15 @@
-"""An `update` that is called like a function and carries what `adamx.step` must know of its transformation."""
+"""A step by `update` and `apply_updates`, and an `update` that carries what `adamx.step` must know besides."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
+
+from adamx.storage.codec import HALF_BITS
+from adamx.trees import Tree, widened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,3 +37,25 @@ class Update:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Update":
         return self
+
+
+def composed_step(
+    tx: optax.GradientTransformation, gradients: Tree, state: optax.OptState, params: Tree, extra: dict[str, Any]
+) -> tuple[Tree, optax.OptState]:
+    """Parameters and state after `update` and `apply_updates`, updates in the dtype of the parameters or wider."""
+    update = optax.with_extra_args_support(tx).update
+    updates, state = update(widened(gradients, params), state, params, **extra)
+    return _apply_updates(params, updates), state
+
+
+def _apply_updates(params: Tree, updates: Tree) -> Tree:
+    """`optax.apply_updates`, which has no sum for float8 parameters: theirs is taken in float32 and rounded."""
+
+    def summable(p: Any) -> Any:
+        narrow = jnp.issubdtype(getattr(p, "dtype", int), jnp.floating) and jnp.finfo(p.dtype).bits < HALF_BITS
+        return p.astype(jnp.float32) if narrow else p
+
+    def rounded(p: Any, moved: Any) -> Any:
+        return moved.astype(p.dtype) if hasattr(p, "dtype") else moved
+
+    return jax.tree.map(rounded, params, optax.apply_updates(jax.tree.map(summable, params), updates))

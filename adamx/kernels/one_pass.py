@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.state import DitheredMomentsState, increment
+from adamx.core.update import composed_step
 from adamx.kernels.layout import MASTER, PLAIN, STOCHASTIC, Form, Kernel, Leaf, Rule, calls, may_wait, worthwhile
 from adamx.kernels.recipe import Recipe
 from adamx.kernels.tree import Parts, leaves_of, put_together, take_apart, with_leaves
@@ -16,7 +16,7 @@ from adamx.precision.stochastic_rounding import StochasticRoundingState
 from adamx.precision.wrapping import Wrapping
 from adamx.storage.choice import moment_codecs
 from adamx.storage.dither import MOMENTS, PARAMETER, Walk, place, walks
-from adamx.trees import Tree, widened
+from adamx.trees import Tree
 
 HOLE = ()
 """In the place of a leaf that the kernel takes: a node without leaves. None would do but where it is the whole tree."""
@@ -112,9 +112,9 @@ def _composed(
     tx = recipe.replace(mask=None if recipe.mask is None else mask).build()
     tx = tx if wrapping is None else wrapping.around(tx)
     extra = {} if offsets is None else {"dither_offset": offsets}
-    updates, state = tx.update(widened(gradients, params), put_together(parts), params, **extra)
+    params, state = composed_step(tx, gradients, put_together(parts), params, extra)
     after = take_apart(state, wrapping, recipe.stages)
-    return leaves_of(treedef, gradients, optax.apply_updates(params, updates), after), after
+    return leaves_of(treedef, gradients, params, after), after
 
 
 def _numbers(recipe: Recipe, b1: Any, b2: Any, before: Parts, after: Parts) -> jax.Array:

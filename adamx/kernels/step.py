@@ -10,6 +10,7 @@ import optax
 from adamx.core.composition import check_params
 from adamx.core.moments import check_rates
 from adamx.core.state import check_state
+from adamx.core.update import composed_step
 from adamx.guard import Guarded
 from adamx.kernels import native
 from adamx.kernels.backend import ACCELERATORS, accelerator_kernel
@@ -21,10 +22,12 @@ from adamx.kernels.on_shards import step_on_shards
 from adamx.kernels.one_pass import one_pass
 from adamx.kernels.recipe import Recipe
 from adamx.kernels.tree import take_apart
+from adamx.precision.master_weights import MasterWeightsState, check_masters
+from adamx.precision.order import warn_of_what_follows
 from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
 from adamx.storage.codec import shapes
-from adamx.trees import Tree, check_fits, widened
+from adamx.trees import Tree, check_fits
 
 
 def step(
@@ -79,10 +82,13 @@ def step(
     wrapping = about if isinstance(about, Wrapping) else None
     fused = about if wrapping is None else wrapping.inner.update
     if not isinstance(fused, Fused) or fused.backend == "xla":
-        return _composed(tx, gradients, state, params, extra)
+        warn_of_what_follows(state)
+        return composed_step(tx, gradients, state, params, extra)
     recipe, offsets = fused.recipe, extra.get("dither_offset")
     moments = take_apart(state, wrapping, recipe.stages).moments
     _check(recipe, wrapping, gradients, check_state(type(moments), moments), params)
+    if isinstance(state, MasterWeightsState):
+        check_masters(params, state.remainder)
     flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
 
     def fast(kernel: Kernel, *arrays: jax.Array) -> list[jax.Array]:
@@ -94,7 +100,7 @@ def step(
         again = recipe.replace(**numbers).build()
         wrapped = again if wrapping is None else wrapping.around(again)
         given = {} if offsets is None else {"dither_offset": offsets}
-        return jax.tree.leaves(_composed(wrapped, gradients, state, params, given))
+        return jax.tree.leaves(composed_step(wrapped, gradients, state, params, given))
 
     changed = jax.tree.structure((params, state))
     like = range(len(flat) - changed.num_leaves, len(flat))
@@ -128,14 +134,6 @@ def _call_native(
 
 
 NATIVE = Kernel(form_of, _call_native)
-
-
-def _composed(
-    tx: optax.GradientTransformation, gradients: Any, state: Any, params: Any, extra: dict[str, Any]
-) -> tuple[Any, Any]:
-    gradients = widened(gradients, params)
-    updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
-    return optax.apply_updates(params, updates), state
 
 
 def _same_params(shapes: Tree, params: Tree) -> Tree:

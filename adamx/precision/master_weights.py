@@ -10,7 +10,7 @@ from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, tree_to_float32
 from adamx.precision.wrapping import Wrapping
 from adamx.storage.split import bits_of, join, nearest_even, split, widen
-from adamx.trees import Tree, check_fits, map_leaves
+from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, path_name
 
 
 class MasterWeightsState(NamedTuple):
@@ -37,10 +37,38 @@ def _first_remainder(p: Any, weight: Any) -> Any:
 
 
 def _weight(p: Any, remainder: Any) -> tuple[jax.Array]:
-    """The float32 weight behind a parameter."""
+    """The float32 weight behind a parameter; the parameter itself where something else has set it since."""
+    p = jnp.asarray(p)
     if remainder is None:
-        return (jnp.asarray(p),)
-    return (join(jnp.asarray(p), jnp.asarray(remainder)) if p.dtype == jnp.bfloat16 else jnp.asarray(remainder),)
+        return (p,)
+    remainder = jnp.asarray(remainder)
+    if p.dtype == jnp.bfloat16:
+        return (join(p, remainder),)
+    return (jnp.where(_bits(remainder.astype(p.dtype)) == _bits(p), remainder, p.astype(remainder.dtype)),)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    """The bits of a narrow number: a compiler may skip a rounding and its way back, but not this."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint8)
+
+
+def check_masters(params: Tree, remainder: Tree) -> None:
+    """Raises a TypeError with the path of a parameter whose dtype is not the one that the remainder was made for."""
+    kept = jax.tree.structure(params).flatten_up_to(remainder)
+    for (path, p), r in zip(jax.tree_util.tree_flatten_with_path(params)[0], kept, strict=True):
+        dtype = leaf_dtype("parameter", path, p)
+        if r is None:
+            made_for = None if not is_half(dtype) else "float32 or wider"
+        elif r.dtype == jnp.uint16:
+            made_for = None if dtype == jnp.bfloat16 else "bfloat16"
+        else:
+            made_for = None if is_half(dtype) and dtype != jnp.bfloat16 else "float16 or float8"
+        if made_for is not None:
+            raise TypeError(
+                f"the parameter at {path_name(path)} is {dtype}, the master weights in the state were made for "
+                f"{made_for}. A sum p + u of a half-precision parameter and its float32 update is float32: "
+                "optax.apply_updates(params, updates) keeps the dtype, as does adamx.step"
+            )
 
 
 def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any, Any]:
@@ -133,7 +161,8 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
             raise wrong_state("MasterWeightsState", state)
         given = check_params("with_master_weights", params)
         check_fits(updates, given)
-        weights = master_params(state, given)
+        check_masters(given, state.remainder)
+        weights = map_leaves(_weight, 1, given, state.remainder)[0]
         steps, after = inner.update(tree_to_float32(updates), state.inner, weights, **extra_args)
         emitted, remainder = map_leaves(_land, 2, given, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)

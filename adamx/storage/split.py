@@ -30,9 +30,17 @@ def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def join(upper: jax.Array, lower: jax.Array) -> jax.Array:
-    """The inverse of `split`."""
-    signed = jax.lax.bitcast_convert_type(lower, jnp.int16).astype(jnp.int32).astype(jnp.uint32)
-    return jax.lax.bitcast_convert_type(bits_of(upper) + signed, jnp.float32)
+    """The inverse of `split`.
+
+    The upper number may have been set by something else since, and the lower bits be those of another: they then move
+    the weight by up to half a unit in the last place of the number. Where they would lead out of the numbers around it,
+    from 0 downwards or from infinity, they are dropped.
+    """
+    signed = jax.lax.bitcast_convert_type(lower, jnp.int16).astype(jnp.int32)
+    whole = bits_of(upper)
+    size = whole & 0x7FFFFFFF
+    stale = ((size == 0) & (signed < 0)) | (size >= _EXPONENT)
+    return jax.lax.bitcast_convert_type(whole + jnp.where(stale, 0, signed).astype(jnp.uint32), jnp.float32)
 
 
 def nearest_even(x: jax.Array) -> jax.Array:

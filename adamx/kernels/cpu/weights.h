@@ -19,16 +19,23 @@ inline F widened(Type type, const void* data, int64_t i) {
   return type == Type::bf16 ? from_bfloat16(half) : from_float16(half);
 }
 
-// The float32 weight: a bfloat16 number, ties away from zero, and the 16 bits that it drops, read with a sign.
+// The float32 weight: a bfloat16 number, ties away from zero, and the 16 bits that it drops, read with a sign. Bits that
+// lead out of the numbers around it, from 0 downwards or from infinity, were left by another parameter.
 inline F join(U16 upper, U16 lower) {
-  const U bits = widen(lower), with_sign = bits - ((bits & 0x8000u) << 1);
-  return float_of((widen(upper) << 16) + with_sign);
+  const U whole = widen(upper), bits = widen(lower), below = bits & 0x8000u, size = whole & 0x7FFFu;
+  const U with_sign = bits - (below << 1);
+  const U fitting = size == 0u ? (below == 0u ? bits : U{}) : with_sign;
+  return float_of((whole << 16) + (size >= 0x7F80u ? U{} : fitting));
 }
 
-// The float32 weight that the step starts from.
+// The float32 weight that the step starts from; the parameter itself where something else has set it since.
 inline F started(const Leaf& leaf, int64_t i) {
   if (leaf.weights != Weights::master) return widened(leaf.weight_type, leaf.weight, i);
-  if (leaf.weight_type == Type::f16) return load<F>(at<float>(leaf.remainder, i));
+  if (leaf.weight_type == Type::f16) {
+    const F kept = load<F>(at<float>(leaf.remainder, i));
+    const U16 half = load<U16>(at<uint16_t>(leaf.weight, i));
+    return widen(to_float16(kept)) == widen(half) ? kept : from_float16(half);
+  }
   return join(load<U16>(at<uint16_t>(leaf.weight, i)), load<U16>(at<uint16_t>(leaf.remainder, i)));
 }
 

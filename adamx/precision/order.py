@@ -34,7 +34,7 @@ def _followed(state: Any, *, chained: bool) -> str:
     if not isinstance(state, tuple | dict):
         return ""
     parts: list[Any] = list(state.values()) if isinstance(state, dict) else list(state)
-    in_a_row = type(state) is tuple or (type(state) is dict and chained)
+    in_a_row = type(state) is tuple or (isinstance(state, dict) and chained)
     inside = (_wrapper_in(part) for part in parts[:-1]) if in_a_row else iter(())
     below = (_followed(part, chained=type(state) is tuple) for part in parts)  # a field may hold groups in a dict
     return next(filter(None, (*inside, *below)), "")

@@ -38,7 +38,7 @@ def step(tx):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         adamx.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
-    return [str(w.message) for w in caught if w.category is UserWarning]
+    return {str(w.message) for w in caught if w.category is UserWarning}  # once or, in a branch, twice
 
 
 @pytest.mark.parametrize("tx", LOST.values(), ids=LOST)
@@ -50,4 +50,4 @@ def test_a_chain_that_goes_on_is_told_to_go_inside(tx):
 
 @pytest.mark.parametrize("tx", KEPT.values(), ids=KEPT)
 def test_what_keeps_the_updates_is_fine(tx):
-    assert step(tx) == []
+    assert step(tx) == set()

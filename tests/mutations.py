@@ -47,7 +47,7 @@ def run_tests(folder: Path, tests: str) -> None:
     with (folder / "log").open("wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.exit(pytest.main(["-x", "-q", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider", f"tests/{tests}"]))
+    sys.exit(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]))
 
 
 def survives(mutation: Mutation, folder: Path) -> bool:

@@ -44,7 +44,6 @@ WHOLE = {
     "test_types",
     "test_docs",
     "test_mutants",
-    "test_thinned",
 }
 # Folders of such tests.
 WHOLES = {"composition", "laws", "soak"}

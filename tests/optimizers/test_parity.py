@@ -34,7 +34,7 @@ def test_jitted_float32(setting, rate, draw, stream):
     assert_equivalent(*pair(setting, rate), draw(99), stream(STEPS), names=("adamx", "optax"))
 
 
-@pytest.mark.parametrize("rate", ["constant", pytest.param("schedule", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_jitted_float64(setting, rate, draw, stream, x64):
     assert_equivalent(*pair(setting, rate), draw(99, jnp.float64), stream(STEPS, jnp.float64))
@@ -72,7 +72,7 @@ def test_complex_to_a_few_ulp(dtype, draw, stream, x64):
         np.testing.assert_allclose(a, b.real, rtol=2 * STEPS**0.5 * unit)
 
 
-@pytest.mark.parametrize("name", [pytest.param("adam", marks=pytest.mark.slow), "adamw"])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_leaves_of_every_small_size_behind_a_clip(name):
     # The clip's scale joins Adam's loop, which XLA:CPU unrolls for a few dozen elements: the likeliest place to round
     # differently.

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
-collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
+collect_ignore = [
+    "mutations.py",
+    "mutants.py",
+    "sharded.py",
+    "zero.py",
+    "layouts.py",
+    "distributed.py",
+    "backends.py",
+    "family.py",
+]
 
 ENTRIES = 4
 """How many entries of a parametrized test `pytest` alone runs."""
@@ -26,7 +35,7 @@ gc.set_threshold(100_000, 20, 100)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Takes a sample for `pytest` alone. With a path, -k or -m all that they select runs, soak tests if they are named."""
+    """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; soak tests run only if named."""
     option = config.option
     selected = config.args_source is config.ArgsSource.ARGS or option.keyword or option.markexpr
     taken = set(items if selected else sample(items))

@@ -44,6 +44,7 @@ WHOLE = {
     "test_types",
     "test_docs",
     "test_mutants",
+    "test_conftest",
 }
 # Folders of such tests.
 WHOLES = {"composition", "laws", "soak"}

@@ -1,6 +1,7 @@
 """What several test files share: which tests run, how much memory they take, trees of every container, streams, x64."""
 
 import gc
+import itertools
 import os
 import zlib
 from collections import defaultdict
@@ -15,10 +16,13 @@ import pytest
 collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
 collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
 
-ENTRIES = 4
+ENTRIES = 3
 """How many entries of a parametrized test `pytest` alone runs."""
 WORKER = 1.5 * 2**30
 """The bytes of memory that a worker may take."""
+
+ended = itertools.count(1)
+"""Counts the tests that have run in this worker."""
 
 gc.set_threshold(100_000, 20, 100)
 """A collection walks the heap of the whole run, and JAX's beside it: at the defaults, a tenth of the time."""
@@ -69,9 +73,9 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Frees the compiled programs of a file after its last test: those of a whole run are gigabytes."""
-    if nextitem is None or nextitem.path != item.path:
+def pytest_runtest_teardown() -> None:
+    """Frees the compiled programs of the last 200 tests: those of a whole run are gigabytes."""
+    if next(ended) % 200 == 0:
         jax.clear_caches()
         gc.collect()
 

@@ -1,6 +1,11 @@
-"""What several test files share: trees of every container, streams of gradients, x64, and what is run on demand."""
+"""What several test files share: which tests run, how much memory they take, trees of every container, streams, x64."""
 
 import gc
+import itertools
+import os
+import zlib
+from collections import defaultdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -8,27 +13,71 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.thinned import left_to_the_night
-
 collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
 collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
 
+ENTRIES = 3
+"""How many entries of a parametrized test `pytest` alone runs."""
+WORKER = 1.5 * 2**30
+"""The bytes of memory that a worker may take."""
+
+ended = itertools.count(1)
+"""Counts the tests that have run in this worker."""
 
 gc.set_threshold(100_000, 20, 100)
 """A collection walks the heap of the whole run, and JAX's beside it: at the defaults, a tenth of the time."""
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what the default run leaves to the nightly one as slow."""
-    for item in left_to_the_night(items):
-        item.add_marker(pytest.mark.slow)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; soak tests run only if named."""
+    option = config.option
+    selected = config.args_source is config.ArgsSource.ARGS or option.keyword or option.markexpr
+    taken = set(items if selected else sample(items))
+    if "soak" not in " ".join([*config.args, option.markexpr, option.keyword]):
+        taken = {item for item in taken if not item.get_closest_marker("soak")}
+    config.hook.pytest_deselected(items=[item for item in items if item not in taken])
+    items[:] = [item for item in items if item in taken]
+
+
+def sample(items: list[pytest.Item]) -> list[pytest.Item]:
+    """All tests but slow ones, with ENTRIES entries of each table: each time the one with most values not yet taken."""
+    tables: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode())):  # in an order of each table's own
+        if not item.get_closest_marker("slow"):
+            tables[item.nodeid.partition("[")[0]].append(item)
+    taken: list[pytest.Item] = []
+    for table in tables.values():
+        values: set[str] = set()
+        for _ in table[:ENTRIES]:
+            entry = max(table, key=lambda item: (item not in taken, len({*item.name.split("-")} - values)))
+            values |= {*entry.name.split("-")}
+            taken.append(entry)
+    return taken
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers() -> Any:
+    """A worker for each core, as far as the memory that is free suffices."""
+    cores = yield
+    try:
+        free = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+    except OSError:  # not Linux: half of all
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return max(1, min(cores, int(free // WORKER)))
 
 
 def pytest_collection_finish() -> None:
     """Leaves what was imported out of every further garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown() -> None:
+    """Frees the compiled programs of the last 200 tests: those of a whole run are gigabytes."""
+    if next(ended) % 200 == 0:
+        jax.clear_caches()
+        gc.collect()
 
 
 class Layer(NamedTuple):

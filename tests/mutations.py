@@ -1,7 +1,7 @@
 """Breaks the code in ways that matter, one at a time, and checks that the tests see it.
 
-Run `python -m tests.mutations`. Each mutation is made in a copy; the test file that mirrors the broken one, or the one
-named beside it, must fail. Exits with 1 if a mutant survives.
+Run `python -m tests.mutations`; with `--quick` it makes two mutants of each part. Each is made in a copy; the test file
+that mirrors the broken one, or the one named beside it, must fail. Exits with 1 if a mutant survives.
 """
 
 import multiprocessing
@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from tests.mutants import MUTATIONS
-from tests.mutants.mutation import Mutation
+from tests.mutants import MUTATIONS, QUICK, Mutation
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +46,7 @@ def run_tests(folder: Path, tests: str) -> None:
     with (folder / "log").open("wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.exit(pytest.main(["-x", "-q", "-n", "0", "-m", "not soak", "-p", "no:cacheprovider", f"tests/{tests}"]))
+    sys.exit(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"tests/{tests}"]))
 
 
 def survives(mutation: Mutation, folder: Path) -> bool:
@@ -77,7 +76,7 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def main() -> int:
+def main(mutations: list[Mutation]) -> int:
     workers = os.cpu_count() or 1
     free: queue.SimpleQueue[Path] = queue.SimpleQueue()
 
@@ -92,13 +91,13 @@ def main() -> int:
         os.environ |= CACHED | {"JAX_COMPILATION_CACHE_DIR": f"{name}/programs", "PYTHONDONTWRITEBYTECODE": "1"}
         for worker in range(workers):
             free.put(copied(Path(name) / str(worker)))
-        answers = tqdm(pool.map(survivor, MUTATIONS), total=len(MUTATIONS), unit="mutant", disable=None)
+        answers = tqdm(pool.map(survivor, mutations), total=len(mutations), unit="mutant", disable=None)
         survivors = [what for what in answers if what]
     for what in survivors:
         print(f"survived: {what}")
-    print(f"{len(MUTATIONS) - len(survivors)} of {len(MUTATIONS)} mutants were caught")
+    print(f"{len(mutations) - len(survivors)} of {len(mutations)} mutants were caught")
     return int(bool(survivors))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(QUICK if "--quick" in sys.argv else MUTATIONS))

@@ -44,7 +44,7 @@ WHOLE = {
     "test_types",
     "test_docs",
     "test_mutants",
-    "test_thinned",
+    "test_conftest",
     "test_refusals",
 }
 # Folders of such tests.

@@ -74,8 +74,7 @@ def killed(folder, steps, saves, in_a_save, delay):
     return any(folder.glob(TEMPORARY))
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed_runs_end_with_equal_bits(kills, example, tmp_path):
+def check_kills(kills, example, tmp_path):
     random = np.random.default_rng(kills)
     steps = example.EVERY * (4 * kills + 4)  # at most 3 saves between kills
     folder = tmp_path / "killed"
@@ -86,6 +85,15 @@ def test_killed_and_resumed_runs_end_with_equal_bits(kills, example, tmp_path):
     assert in_saves >= kills // 2
     resumed, expected = example.train(folder, steps), example.train(tmp_path / "whole", steps)
     jax.tree.map(np.testing.assert_array_equal, resumed, expected)
+
+
+def test_a_run_that_is_killed_in_a_save_and_resumed_ends_with_equal_bits(example, tmp_path):
+    check_kills(1, example, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_20_times_ends_with_equal_bits(example, tmp_path):
+    check_kills(20, example, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +135,7 @@ def copy(folder, to):
     return sorted(path for path in (to / "5" / "train").rglob("*") if path.is_file() and path.stat().st_size)
 
 
-@pytest.mark.parametrize("flips", [4, pytest.param(24, marks=pytest.mark.slow)])
-def test_every_flipped_bit_is_caught(flips, example, saved, tmp_path):
+def check_flips(flips, example, saved, tmp_path):
     folder, good = saved
     random, damaged, silent = np.random.default_rng(flips), 0, 0
     while damaged < flips:
@@ -148,6 +155,15 @@ def test_every_flipped_bit_is_caught(flips, example, saved, tmp_path):
                 restored(example, tmp_path / "copy")
     print(f"{damaged} flips did damage, {silent} of them were restored without a word")
     assert silent
+
+
+def test_every_flipped_bit_is_caught(example, saved, tmp_path):
+    check_flips(4, example, saved, tmp_path)
+
+
+@pytest.mark.slow
+def test_each_of_24_flipped_bits_is_caught(example, saved, tmp_path):
+    check_flips(24, example, saved, tmp_path)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5])

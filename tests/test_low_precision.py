@@ -185,7 +185,7 @@ def test_optax_wrappers(arguments, wrap):
     assert step._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", ["int8", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["int8", "bfloat16"])
 @pytest.mark.parametrize("mode", ["vmap", "strict", "disable_jit", "x64", "injected", "swept"])
 def test_modes(name, mode, request):
     arguments = LOW[name]

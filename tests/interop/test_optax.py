@@ -53,14 +53,8 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-QUICK = [
-    *((name, "alone") for name in ("adamw", "amsgrad", "adamax")),
-    *(("adamw", place) for place in ("masked", "partitioned", "injected", "accumulated")),
-]
-REST = [(name, place) for name in PAIRS for place in PLACES if (name, place) not in QUICK]
-
-
-@pytest.mark.parametrize(("name", "place"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST)])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", PAIRS)
 def test_continues_with_equal_bits(name, place):
     ours, theirs, arguments = PAIRS[name]
     ours, theirs = (PLACES[place](functools.partial(make, **arguments)) for make in (ours, theirs))

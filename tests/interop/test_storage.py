@@ -44,12 +44,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-SLOW = ("bfloat16, nearest", "float8", "int8, other blocks")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in STORAGES]
-)
+@pytest.mark.parametrize("name", STORAGES)
 def test_there_and_back(name):
     narrow = make(name)
     state = trained(PLAIN)

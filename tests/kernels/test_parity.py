@@ -88,19 +88,9 @@ XLA rounds a half-precision parameter with nothing behind it three times: its di
 """
 
 
-def slow_unless(daily, *case):
-    return pytest.param(*case, marks=[] if daily else pytest.mark.slow)
-
-
 @needs_kernel
-@pytest.mark.parametrize(
-    ("storage", "wrapper"),
-    [
-        slow_unless(wrapper == "float32" or storage == "int8", storage, wrapper)
-        for storage in STORAGES
-        for wrapper in WRAPPERS
-    ],
-)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("storage", STORAGES)
 def test_codes_and_random_bits_are_those_of_xla(storage, wrapper):
     # With β = 1/2 and gradients of 8 digits an average is rounded once in any order of operations, so that nothing may
     # differ but the parameters and what hangs on their last bits.
@@ -113,10 +103,8 @@ def test_codes_and_random_bits_are_those_of_xla(storage, wrapper):
 
 
 @needs_kernel
-@pytest.mark.parametrize(
-    ("rule", "wrapper"),
-    [slow_unless(wrapper == "float32" or rule == "adamw", rule, wrapper) for rule in RULES for wrapper in WRAPPERS],
-)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("rule", RULES)
 def test_float32_is_within_2_ulp_of_xla(rule, wrapper):
     wrap, dtype = WRAPPERS[wrapper]
     for got, expected, (before, state), gradients in steps(functools.partial(RULES[rule], 1e-2), wrap, dtype):

@@ -59,10 +59,7 @@ def test_both_loops_have_equal_bits_for_the_smallest_arrays(n):
     equal(on_device, in_python)
 
 
-SLOW = ("guarded", "every third")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in OPTIMIZERS])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_both_loops_have_the_bits_of_a_step_by_hand(name):
     tx, p = OPTIMIZERS[name], params(600)
     on_device = adamx.minimize(rosenbrock, p, tx, max_steps=12)

@@ -9,7 +9,7 @@ import pytest
 import adamx
 
 ULP = 2.0**-23
-NARROW = ["bfloat16", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float16", adamx.storage.Int8(min_size=0)))]
+NARROW = ["bfloat16", "float16", adamx.storage.Int8(min_size=0)]
 theirs = pytest.mark.skipif(not hasattr(optax.contrib, "ademamix"), reason="this optax has no ademamix")
 
 

@@ -9,7 +9,7 @@ import pytest
 import adamx
 
 ULP = 2.0**-23
-NARROW = ["bfloat16", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float16", adamx.storage.Int8(min_size=0)))]
+NARROW = ["bfloat16", "float16", adamx.storage.Int8(min_size=0)]
 theirs = pytest.mark.skipif(not hasattr(optax.contrib, "adopt"), reason="this optax has no adopt")
 
 
@@ -97,7 +97,7 @@ def test_without_the_clip_no_quotient_overflows(run):
 @theirs
 @pytest.mark.parametrize(
     "arguments",
-    [{"nesterov": True}, *(pytest.param(a, marks=pytest.mark.slow) for a in ({}, {"use_clipping": False}))],
+    [{"nesterov": True}, {}, {"use_clipping": False}],
     ids=str,
 )
 def test_updates_are_those_of_optax_in_float64(arguments, x64, noise, run):

@@ -42,43 +42,34 @@ def pair(setting, rate="constant"):
     return tuple(getattr(module, name)(RATES[rate], **arguments) for module in (adamx, optax))
 
 
-def steps(few):
-    """Runs a few steps by default and all on demand."""
-    return pytest.mark.parametrize("steps", [few, pytest.param(STEPS, marks=pytest.mark.slow)])
+settings = pytest.mark.parametrize("setting", SETTINGS)
 
 
-main_first = pytest.mark.parametrize(
-    "setting", [pytest.param(s, marks=[pytest.mark.slow] if "," in s else []) for s in SETTINGS]
-)
+@settings
+@pytest.mark.parametrize("rate", RATES)
+def test_jitted_float32(setting, rate, draw, stream):
+    assert_equivalent(*pair(setting, rate), draw(99), stream(STEPS), names=("adamx", "optax"))
 
 
-@main_first
-def test_jitted_float32(setting, draw, stream):
-    params, gradients = draw(99), stream(STEPS)
+@settings
+def test_jitted_float64(setting, draw, stream, x64):
+    params, gradients = draw(99, jnp.float64), stream(STEPS, jnp.float64)
     assert_equivalent(*pair(setting), params, gradients, names=("adamx", "optax"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_jitted_float32_with_a_schedule(setting, draw, stream):
-    assert_equivalent(*pair(setting, "schedule"), draw(99), stream(STEPS), names=("adamx", "optax"))
-
-
-@steps(few=20)
-@main_first
-def test_jitted_float64(setting, steps, draw, stream, x64):
-    params, gradients = draw(99, jnp.float64), stream(steps, jnp.float64)
-    assert_equivalent(*pair(setting), params, gradients, names=("adamx", "optax"))
-
-
-@steps(few=8)
-@main_first
-def test_op_by_op(setting, steps, draw, stream):
-    assert_equivalent(*pair(setting), draw(99), stream(steps), jit=False)
+@settings
+def test_op_by_op(setting, draw, stream):
+    assert_equivalent(*pair(setting), draw(99), stream(8), jit=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", SETTINGS)
+@settings
+def test_op_by_op_over_300_steps(setting, draw, stream):
+    assert_equivalent(*pair(setting), draw(99), stream(STEPS), jit=False)
+
+
+@pytest.mark.slow
+@settings
 def test_op_by_op_in_float64(setting, draw, stream, x64):
     params, gradients = draw(99, jnp.float64), stream(STEPS, jnp.float64)
     assert_equivalent(*pair(setting), params, gradients, jit=False)

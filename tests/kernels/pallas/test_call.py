@@ -35,10 +35,7 @@ OUTSIDE = {"small": (2, 128), "narrow": (1024, 24)}
 RATE = 0.125
 BAR = {"float32": 4, "bfloat16": 2}
 """Units in the last place of a parameter or an update: five operations lead to one; XLA rounds it to bfloat16."""
-ALWAYS = [("int8", "float32"), ("bfloat16", "float32"), ("int8", "master weights")]
-MORE = [("int8 v", "float32"), ("narrow int8", "float32"), ("int8", "bfloat16"), ("int8", "stochastic rounding")]
-SLOW = {case: pytest.param(*case, marks=pytest.mark.slow) for case in MORE}
-CASES = [*ALWAYS, *SLOW.values()]
+CASES = [*((storage, "float32") for storage in STORAGES), *(("int8", name) for name in WRAPPERS if name != "float32")]
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
 
 
@@ -83,7 +80,7 @@ def check(tx, platform, dtype, shapes, offsets=None):
             assert ulps(p, params[name], jnp.maximum(jnp.abs(before[name]), RATE)) <= BAR[dtype], name
 
 
-@pytest.mark.parametrize("platform", ["cuda", pytest.param("tpu", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("storage", "wrapper"), CASES)
 def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
@@ -91,7 +88,7 @@ def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
     check(tx, platform, dtype, {"matrix": (80, 256), "small": (2, 128)})
 
 
-@pytest.mark.parametrize(("platform", "offset"), [pytest.param("cuda", False, marks=pytest.mark.slow), ("tpu", True)])
+@pytest.mark.parametrize(("platform", "offset"), [("cuda", False), ("tpu", True)])
 def test_leaves_of_any_rank_and_their_shards(platform, offset):
     places = {name: tuple(range(256, 256 + len(shape))) for name, shape in SHAPES.items()} if offset else None
     check(adamx.fused_adam(RATE, 0.5, 0.5, **INT8_MOMENTS), platform, "float32", SHAPES, places)
@@ -157,7 +154,7 @@ def test_what_a_tpu_leaves_to_xla():
 
 
 @pytest.mark.parametrize("platform", CALLS)
-@pytest.mark.parametrize(("storage", "wrapper"), [*ALWAYS, *(SLOW[case] for case in MORE if case[0] != "narrow int8")])
+@pytest.mark.parametrize(("storage", "wrapper"), [case for case in CASES if case[0] != "narrow int8"])
 def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
     tx = wrap(adamx.fused_adamw(1e-3, **STORAGES[storage]))

@@ -1,5 +1,6 @@
-"""What a mutant is."""
+"""The mutants of `mutants.toml`."""
 
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,3 +19,11 @@ class Mutation(NamedTuple):
         """The tests that must see it, below tests/."""
         parts = Path(self.file)
         return self.tests or str(parts.with_name(f"test_{parts.name}"))
+
+
+PARTS = [
+    [Mutation(*each) for each in part]
+    for part in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
+]
+MUTATIONS = [each for part in PARTS for each in part]
+QUICK = [each for part in PARTS for each in part[:2]]

@@ -80,7 +80,7 @@ def step(
     recipe, offsets = fused.recipe, extra.get("dither_offset")
     moments = take_apart(state, wrapping, recipe.stages).moments
     check_fits(gradients, params)
-    check_fits(params, shapes(check_state(type(moments), moments).mu), "parameter", "moment")
+    check_fits(params, shapes(check_state(type(moments), moments, gradients).mu), "parameter", of_state=True)
     flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
 
     def fast(kernel: Kernel, *arrays: jax.Array) -> list[jax.Array]:

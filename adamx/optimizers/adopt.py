@@ -163,8 +163,8 @@ def scale_by_adopt(
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        before = check_state(state_type, state)
-        check_fits(updates, shapes(before.mu))
+        before = check_state(state_type, state, updates)
+        check_fits(updates, shapes(before.mu), of_state=True)
         count = jnp.asarray(before.count)
         step = before.step + 1 if averages.dithered else count + 1
         limit = hyperparameters.scalar("the value of clip_value_fn", clip_value(count)) if clips else float("inf")

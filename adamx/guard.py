@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters
 from adamx.core.composition import wrong_state
 from adamx.core.update import Update
-from adamx.trees import Tree
+from adamx.trees import Tree, all_finite
 
 Take = Callable[[Tree, optax.OptState, Tree], tuple[Tree, optax.OptState]]
 """From gradients, state and parameters to what moves (updates, or parameters) and the state."""
@@ -92,7 +92,7 @@ def skip_nonfinite(
     def attempt(take: Take, keep: Keep, gradients: Tree, state: Any, params: Tree) -> tuple[Tree, SkipNonfiniteState]:
         if not isinstance(state, SkipNonfiniteState):
             raise wrong_state("SkipNonfiniteState", state)
-        clean = jnp.all(jnp.stack([numerics.is_finite(g) for g in jax.tree.leaves(gradients)] or [jnp.bool_(True)]))
+        clean = all_finite(gradients)
         moved, after = _branch(clean, take, keep, gradients, state.inner, params)
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)

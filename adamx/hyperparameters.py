@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from adamx.numerics import Scalar
+from adamx.numerics import Scalar, real_dtype
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +32,46 @@ _OTHER_NAMES = {
     "weight_decay_mask": "mask",
 }
 
+DECAYING = {
+    "adam": "adamx.adamw",
+    "fused_adam": "adamx.fused_adamw",
+    "nadam": "adamx.nadamw",
+    "adamax": "adamx.adamaxw",
+    "adam_atan2": "adamx.adamw_atan2",
+}
+"""The optimizer with weight decay for each that has none and a twin that has some."""
+
+_ONE_PROGRAM = "XLA compiles the step of all leaves into one program: leave it out and jit the step"
+_INSTEAD = {
+    "amsgrad": "use the optimizer adamx.amsgrad",
+    "maximize": "to climb put optax.scale(-1.0) in front: optax.chain(optax.scale(-1.0), tx)",
+    "foreach": _ONE_PROGRAM,
+    "capturable": _ONE_PROGRAM,
+    "jit_compile": _ONE_PROGRAM,
+    "fused": "adamx.step(tx, gradients, state, params) takes the fused step of adamx.fused_adam and adamx.fused_adamw",
+    "differentiable": "updates have derivatives: leave it out",
+    "params": "the parameters go to tx.init(params)",
+    "clipvalue": "use optax.chain(optax.clip(value), tx)",
+    "clipnorm": "for one norm of all leaves use optax.chain(optax.clip_by_global_norm(norm), tx), for each leaf apart "
+    "optax.clip_by_block_rms(norm / sqrt(size))",
+    "global_clipnorm": "use optax.chain(optax.clip_by_global_norm(norm), tx)",
+    "use_ema": "average the parameters behind the step: optax.incremental_update(params, average, 1 - momentum)",
+    "ema_momentum": "average the parameters behind the step: optax.incremental_update(params, average, 1 - momentum)",
+    "gradient_accumulation_steps": "use optax.MultiSteps(tx, every_k_schedule=steps)",
+    "loss_scale_factor": "divide in front: optax.chain(optax.scale(1 / factor), tx)",
+    "decoupled_weight_decay": "adamx.adamw, adamx.nadamw and adamx.adamaxw decouple the weight decay: leave it out",
+    "momentum_decay": "β1 does not move with the step here: optax.inject_hyperparams(adamx.nadam)(..., b1=schedule)",
+}
+"""Arguments of torch and Keras that are something else here, and what to use."""
+
+
+def _instead(name: str, given: str) -> str:
+    """What to use for an argument that an optimizer does not have; "" if nothing is known about it."""
+    if _OTHER_NAMES.get(given, given) == "weight_decay":
+        between = "adamx.add_decayed_weights(weight_decay) in optax.chain, before adamx.scale_by_lr(learning_rate)"
+        return f"it has no weight decay, use {DECAYING.get(name, between)}"
+    return _INSTEAD.get(given, "")
+
 
 def names_hints(build: Callable[P, T]) -> Callable[P, T]:
     """Decorates a public constructor: an argument named as elsewhere raises a TypeError with the name used here."""
@@ -45,7 +85,8 @@ def names_hints(build: Callable[P, T]) -> Callable[P, T]:
                 here = _OTHER_NAMES.get(given, "")
                 if here.split("=")[0] in known:
                     raise TypeError(f"{name}() has no argument {given!r}: it is called {here}= here")
-                raise TypeError(f"{name}() has no argument {given!r}: it takes {', '.join(known)}")
+                takes = f"it takes {', '.join(known)}"
+                raise TypeError(f"{name}() has no argument {given!r}: {_instead(name, given) or takes}")
         return build(*args, **kwargs)
 
     return checked
@@ -148,8 +189,8 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def floating_dtype(name: str, value: Any) -> jnp.dtype | None:
-    """A real floating dtype that JAX can hold now, or None.
+def floating_dtype(name: str, value: Any, *, complex_too: bool = False) -> jnp.dtype | None:
+    """A real floating dtype that JAX can hold now, or None; with `complex_too` a complex one stands for its real part.
 
     Raises:
         TypeError: not a real floating dtype.
@@ -161,6 +202,8 @@ def floating_dtype(name: str, value: Any) -> jnp.dtype | None:
         dtype = jnp.dtype(value)
     except TypeError as error:
         raise TypeError(f"{name} must be a floating dtype or None, got {value!r}") from error
+    if complex_too and jnp.issubdtype(dtype, jnp.complexfloating):
+        dtype = real_dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{name} must be a real floating dtype or None, got {dtype}")
     if dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):

@@ -106,6 +106,31 @@ def is_finite(x: Any) -> jax.Array:
     return jnp.isfinite(largest.astype(compute_dtype(x.dtype)))  # float8 has no infinity to compare with
 
 
+def count(flags: jax.Array, dtype: DTypeLike, most: int = 2**32 - 1) -> jax.Array:
+    """How many elements are true, as a floating scalar, for arrays of any size.
+
+    A uint32 counts up to 2^32-1 elements and a float32 sum of ones stops at 2^24. So where an array has more than
+    `most` elements integers count along the longest axes that fit, and floats add up the few counts that remain.
+    """
+    if flags.size <= most:
+        return jnp.sum(flags, dtype=jnp.uint32).astype(dtype)
+    by_length = sorted(range(flags.ndim), key=lambda axis: -flags.shape[axis])
+    if flags.shape[by_length[0]] > most:
+        half, axis = flags.shape[by_length[0]] // 2, by_length[0]
+        parts = (jax.lax.slice_in_dim(flags, *ends, axis=axis) for ends in ((0, half), (half, None)))
+        return sum((count(part, dtype, most) for part in parts), jnp.zeros([], dtype))
+    axes, held = [], 1
+    for axis in by_length:
+        if held * flags.shape[axis] <= most:
+            axes, held = [*axes, axis], held * flags.shape[axis]
+    return jnp.sum(jnp.sum(flags, axis=tuple(axes), dtype=jnp.uint32).astype(dtype))
+
+
+def share(flags: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """The share of elements that are true, 0 where there are none."""
+    return count(flags, dtype) / float(max(flags.size, 1))  # a float: int32 does not hold every size
+
+
 def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:
     """Holds m within twice the root of the largest v, so that huge finite gradients make no huge steps.
 

@@ -11,6 +11,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, no_state
+from adamx.core.decay import INJECTED
 from adamx.numerics import Scalar
 from adamx.trees import Tree, path_name, result_dtype
 
@@ -68,6 +69,12 @@ def _check_all_match(what: str, patterns: tuple[str, ...], names: list[str]) -> 
             )
 
 
+def _check_is_tree(what: str, tree: Tree) -> None:
+    """Raises a TypeError for the step count: `optax.inject_hyperparams` took a mask for a schedule."""
+    if jnp.issubdtype(getattr(tree, "dtype", type(tree)), jnp.integer) and jnp.ndim(tree) == 0:
+        raise TypeError(f"{what} got the step count in place of a tree. {INJECTED}")
+
+
 def _found(patterns: tuple[str, ...], name: str) -> int | None:
     """Which pattern is the first that is found in a path."""
     return next((i for i, pattern in enumerate(patterns) if re.search(pattern, name)), None)
@@ -105,6 +112,7 @@ def match(*patterns: str) -> Callable[[Tree], Tree]:
     checked = _checked("match", patterns)
 
     def mask(tree: Tree) -> Tree:
+        _check_is_tree("match", tree)
         _check_all_match("match", checked, _names(tree))
         return _map_names(lambda name: _found(checked, name) is not None, tree)
 
@@ -129,6 +137,7 @@ def not_matching(*patterns: str) -> Callable[[Tree], Tree]:
     checked = _checked("not_matching", patterns)
 
     def mask(tree: Tree) -> Tree:
+        _check_is_tree("not_matching", tree)
         _check_all_match("not_matching", checked, _names(tree))
         return _map_names(lambda name: _found(checked, name) is None, tree)
 

@@ -1,12 +1,15 @@
 """From one array to a tree of them: the check that trees fit, and the lift of a formula to their leaves."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
+from adamx import numerics
 from adamx.numerics import compute_dtype
 
 Tree = Any
@@ -19,9 +22,14 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def _no_number(what: str, path: Sequence[Any], came: str) -> TypeError:
+    way_out = "Leave such leaves out with optax.masked, or partition them to optax.set_to_zero()"
+    if came == "dtype float0":
+        way_out = (
+            "jax.grad(..., allow_int=True) gives float0 to an integer parameter: put jnp.zeros_like(parameter) in its "
+            "place and leave the leaf out with optax.masked, or differentiate by the floating parameters alone"
+        )
     return TypeError(
-        f"{what} at {path_name(path)} must be an array of real or complex floating numbers, got {came}. "
-        "Leave such leaves out with optax.masked, or partition them to optax.set_to_zero()"
+        f"{what} at {path_name(path)} must be an array of real or complex floating numbers, got {came}. {way_out}"
     )
 
 
@@ -33,7 +41,7 @@ def leaf_dtype(what: str, path: Sequence[Any], leaf: Any) -> jnp.dtype:
             raise _no_number(what, path, f"{leaf!r} of type {type(leaf).__name__}")
         return jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise _no_number(what, path, f"dtype {dtype}")
+        raise _no_number(what, path, f"dtype {'float0' if dtype == jax.dtypes.float0 else dtype}")
     return jnp.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
@@ -81,7 +89,9 @@ def check_leaves(what: str, tree: Tree) -> None:
         leaf_dtype(what, path, leaf)
 
 
-def check_fits(tree: Tree, expected: Tree, what: str = "gradient", like: str = "parameter") -> None:
+def check_fits(
+    tree: Tree, expected: Tree, what: str = "gradient", like: str = "parameter", *, of_state: bool = False
+) -> None:
     """Raises unless a tree has the structure and shapes of another.
 
     Args:
@@ -89,6 +99,7 @@ def check_fits(tree: Tree, expected: Tree, what: str = "gradient", like: str = "
         expected: a tree of arrays.
         what: a leaf of `tree` in words.
         like: a leaf of `expected` in words.
+        of_state: whether a state keeps `expected`, for the parameters that it was made for.
 
     Raises:
         ValueError: another structure or shape, with the path of the first leaf that differs.
@@ -97,15 +108,23 @@ def check_fits(tree: Tree, expected: Tree, what: str = "gradient", like: str = "
     leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
     if treedef != jax.tree.structure(expected):
         raise ValueError(
-            f"the {what} tree does not have the structure of the {like} tree: {first_difference(expected, tree)}"
+            f"the {what} tree does not have the structure of the {like} tree{_MADE_FOR if of_state else ''}: "
+            f"{first_difference(expected, tree)}"
         )
     for (path, x), y in zip(leaves, jax.tree.leaves(expected), strict=True):
-        dtype, reference = leaf_dtype(what, path, x), jnp.result_type(y)
+        dtype, reference = leaf_dtype(what, path, x), leaf_dtype(like, path, y)
         shape, wanted = tuple(getattr(x, "shape", ())), tuple(getattr(y, "shape", ()))
         if shape != wanted:
-            raise ValueError(f"{what} at {path_name(path)} has shape {shape}, its {like} has shape {wanted}")
+            other = (
+                f"the state was made for a {like} of shape {wanted}" if of_state else f"its {like} has shape {wanted}"
+            )
+            new = ". Parameters of other shapes need a new state, tx.init(params)" if of_state else ""
+            raise ValueError(f"{what} at {path_name(path)} has shape {shape}, {other}{new}")
         if jnp.issubdtype(dtype, jnp.complexfloating) and not jnp.issubdtype(reference, jnp.complexfloating):
             raise TypeError(f"{what} at {path_name(path)} is {dtype}, its {like} is real: take the real part of it")
+
+
+_MADE_FOR = " that the state was made for"
 
 
 def result_dtype(*leaves: Any) -> jnp.dtype:
@@ -131,6 +150,20 @@ def widened(gradients: Tree, params: Tree) -> Tree:
     return jax.tree.map(leaf, gradients, params)
 
 
+def all_finite(tree: Tree) -> jax.Array:
+    """Whether no leaf has a NaN or infinite element; leaves that are no floating arrays count as finite.
+
+    One compiled function, also outside jit: `jax_debug_nans` sees its answer alone, not the NaN that it looks for.
+    """
+    leaves = jax.tree.leaves(tree)
+    return _all_finite([x for x in leaves if jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact)])
+
+
+@functools.partial(jax.jit, inline=True)
+def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.all(jnp.stack([numerics.is_finite(x) for x in leaves] or [jnp.bool_(True)]))
+
+
 def _staged() -> bool:
     """Whether operations are being recorded into a program (jit, scan, eval_shape) instead of run one by one."""
     return isinstance(jnp.zeros(()), Tracer)
@@ -147,6 +180,26 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     on_arrays = jax.jit(formula) if _staged() else formula
     rows = [on_arrays(*row) for row in zip(*columns, strict=True)]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
+
+
+def _is_integer(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+
+
+def first_state(formula: Callable[[Any, Any], tuple[Any, ...]], outputs: int, params: Tree) -> tuple[Tree, ...]:
+    """What a state keeps before the first step: `map_paths` over the parameters.
+
+    An integer or boolean parameter gets zeros of its own dtype, as from optax: a tree that is never updated may hold
+    some. The first `update` refuses it with its path.
+    """
+
+    def start(path: Any, p: Any) -> tuple[Any, ...]:
+        if _is_integer(p):
+            return tuple(jnp.zeros_like(p) for _ in range(outputs))
+        return formula(path, p)
+
+    return map_paths(start, outputs, params)
 
 
 def map_paths(formula: Callable[[Any, Any], tuple[Any, ...]], outputs: int, tree: Tree) -> tuple[Tree, ...]:

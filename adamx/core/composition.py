@@ -60,11 +60,27 @@ def wrong_state(expected: str, state: Any, detail: str = "") -> TypeError:
     )
 
 
-def check_empty(state: optax.OptState) -> optax.OptState:
-    """The state of a stage that keeps nothing, else a TypeError: a rate that was a schedule when the state was made."""
+def check_empty(state: optax.OptState, number: str = "") -> optax.OptState:
+    """The state of a stage that keeps nothing, else a TypeError; `number` may have been a schedule, which counts."""
     if jax.tree.leaves(state):
-        raise wrong_state("EmptyState", state)
+        dropped = (
+            f": {number} was a schedule when it was made and is a number now. To go on pass "
+            f"{number}=optax.constant_schedule(...), or put optax.EmptyState() in the place of this state"
+        )
+        raise wrong_state("EmptyState", state, dropped if number and hasattr(state, "count") else "")
     return state
+
+
+def schedule_added(schedule: str, state: Any) -> str:
+    """What the error for a state without a count says where a schedule is in the place of a number now."""
+    if isinstance(state, optax.MaskedState):
+        return ": there was a mask when it was made. To go on put its inner_state in its place"
+    if not isinstance(state, optax.EmptyState):
+        return ""
+    return (
+        f": {schedule} was a number when it was made and is a schedule now. To go on put in its place what "
+        "tx.init(params) has there, with the number of steps taken: optax.tree.set(new, count=count)"
+    )
 
 
 def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -9,14 +9,21 @@ import numpy as np
 import optax
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import check_empty, check_params, wrong_state
+from adamx.core.composition import check_empty, check_params, schedule_added, wrong_state
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.core.state import increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import check_fits, map_leaves, result_dtype
+from adamx.trees import Tree, check_fits, map_leaves, result_dtype
 
-Mask = Any | Callable[[optax.Params], Any]
+Mask = Tree | Callable[[Tree], Tree]
+"""Which leaves: a tree of booleans, a prefix of the parameters, or a function from them to one."""
+
+
+INJECTED = (
+    "optax.inject_hyperparams takes a function for a schedule and calls it with the step count: give it "
+    'static_args="mask"'
+)
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -77,12 +84,12 @@ def add_decayed_weights(
         check_params("weight decay", params)
         check_fits(params, updates, "parameter", "update")
         if not callable(decay):
-            check_empty(state)
+            check_empty(state, "weight_decay")
             if isinstance(decay, float) and decay == 0.0:
                 return updates, state
             return map_leaves(decayed_by(decay), 1, updates, params)[0], state
         if not isinstance(getattr(state, "count", None), jax.Array | np.ndarray | np.generic):
-            raise wrong_state("WeightDecaySchedule", state)
+            raise wrong_state("WeightDecaySchedule", state, schedule_added("weight_decay", state))
         count = jnp.asarray(state.count)
         lam = hyperparameters.scalar("the value of the weight_decay schedule", decay(count))
         return map_leaves(decayed_by(lam), 1, updates, params)[0], WeightDecaySchedule(increment(count))
@@ -94,15 +101,22 @@ def add_decayed_weights(
 def _masked(
     tx: optax.GradientTransformationExtraArgs, mask: Mask, *, injected: bool
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.masked`; a ValueError where a mask that was called with the step count says that nothing decays."""
+    """`optax.masked`; a ValueError where a mask may have been called with the step count, in place of a tree."""
     masked = optax.masked(tx, mask)
 
     def init(params: optax.Params) -> optax.OptState:
-        if injected and isinstance(mask, bool | np.bool_) and not mask:
-            raise ValueError(
-                "mask=False: nothing would decay by weight_decay, which is an array. optax.inject_hyperparams takes a "
-                'function for a schedule and calls it with the step count: give it static_args="mask"'
-            )
+        if isinstance(mask, jax.Array) or (injected and isinstance(mask, bool | np.bool_)):
+            raise ValueError(f"mask={mask} is one answer for all leaves. {INJECTED}. Without mask all leaves decay")
         return masked.init(params)
 
-    return optax.GradientTransformationExtraArgs(init, masked.update)
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        if not isinstance(state, optax.MaskedState):
+            added = (
+                ": a mask was added since. To go on put optax.MaskedState(inner_state=s) in the place of this state s"
+            )
+            raise wrong_state("optax.MaskedState", state, added)
+        return masked.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init, update)

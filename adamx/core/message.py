@@ -7,7 +7,7 @@ import jax
 
 from adamx import numerics
 from adamx.numerics import Scalar
-from adamx.trees import Tree
+from adamx.trees import Tree, check_fits, path_name
 
 HINT = (
     "Moments is the message from scale_by_moments to bias_correction, not a tree of arrays: "
@@ -70,7 +70,27 @@ class Moments:
     p: float = 2.0
 
     def replace(self, **changes: Any) -> "Moments":
-        """A copy with some fields changed: how a stage of your own answers."""
+        """A copy with some fields changed: how a stage of your own answers.
+
+        A new `nu` comes with its `nu_weight`: nothing in v tells whether it is divided by its weight already. Pass
+        `nu_weight=moments.nu_weight` where the new v is an average from zero as the old one is, and 1.0 where it is
+        corrected.
+
+        Raises:
+            ValueError: trees of another structure or shape than those that they replace; `nu` without `nu_weight`.
+            TypeError: a leaf that is no floating array; `mu` or `nu` in another dtype than the compute precision that
+                they came in, complex `nu`; a field that `Moments` does not have.
+        """
+        unknown = changes.keys() - {field.name for field in dataclasses.fields(self)}
+        if unknown:
+            raise TypeError(f"Moments has no field {sorted(unknown)[0]!r}: see adamx.Moments")
+        if "nu" in changes and "nu_weight" not in changes:
+            raise ValueError(
+                "Moments.replace(nu=...) needs nu_weight too: nu_weight=moments.nu_weight if the new v is an average "
+                "from zero as the old one is, nu_weight=1.0 if it is corrected already"
+            )
+        for name in changes.keys() & {"gradients", "mu", "nu"}:
+            _check_alike(name, changes[name], getattr(self, name))
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,6 +104,17 @@ class Moments:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
     __truediv__ = __rtruediv__ = __pow__ = __neg__ = __abs__ = _refuse
     __jax_array__ = __array__ = __iter__ = __len__ = __getitem__ = _refuse
+
+
+def _check_alike(name: str, new: Tree, old: Tree) -> None:
+    """Raises where a tree cannot take the place of a field of `Moments`."""
+    check_fits(new, old, f"Moments.replace: the new {name}", f"old {name}")
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(new), jax.tree.leaves(old), strict=True):
+        if name != "gradients" and x.dtype != y.dtype:
+            raise TypeError(
+                f"Moments.replace: the new {name} at {path_name(path)} has dtype {x.dtype}, the old one {y.dtype}: "
+                "moments are in compute precision, float32 or wider"
+            )
 
 
 def _flatten(moments: Moments) -> NoReturn:

@@ -19,7 +19,7 @@ from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
 from adamx.storage.codec import Quantized, Stored, precision, shapes
 from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
-from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, path_name
+from adamx.trees import Tree, check_fits, first_state, leaf_dtype, map_leaves, path_name
 
 Mean = Callable[[jax.Array, jax.Array], jax.Array]
 """`β2 v + (1-β2) x`, from v and x."""
@@ -121,14 +121,14 @@ def moments_of(
     state_type = DitheredMomentsState if averages.dithered else MomentsState
 
     def init(params: optax.Params) -> MomentsState | DitheredMomentsState:
-        mu, nu = map_paths(averages.zeros, 2, params)
+        mu, nu = first_state(averages.zeros, 2, params)
         return state_type(jnp.zeros([], jnp.int32), mu, nu, *([jnp.zeros([], jnp.uint32)] if averages.dithered else []))
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, MomentsState | DitheredMomentsState]:
-        before = check_state(state_type, state)
-        check_fits(updates, shapes(before.mu))
+        before = check_state(state_type, state, updates)
+        check_fits(updates, shapes(before.mu), of_state=True)
         if not precise:
             check_rates(b1, b2, before.mu)
         count = increment(jnp.asarray(before.count))  # line 5

@@ -1,21 +1,20 @@
 """Stage 3, the α of line 11 in Algorithm 1."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax import ScalarOrSchedule
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import check_empty, wrong_state
+from adamx.core.composition import check_empty, schedule_added, wrong_state
 from adamx.core.state import increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import check_leaves, map_leaves
-
-ScalarOrSchedule = Scalar | Callable[[Any], Any]
 
 
 def _check_rate(learning_rate: Any) -> ScalarOrSchedule:
@@ -24,7 +23,7 @@ def _check_rate(learning_rate: Any) -> ScalarOrSchedule:
     if isinstance(learning_rate, optax.GradientTransformation):
         raise TypeError(f"learning_rate must be a number or a schedule, got another optimizer; {usage}")
     if callable(learning_rate):
-        return learning_rate
+        return cast(ScalarOrSchedule, learning_rate)
     if not isinstance(learning_rate, complex | str | np.generic | np.ndarray | jax.Array | int | float | None):
         kind = type(learning_rate).__name__
         raise TypeError(f"learning_rate must be a number or a schedule, got a tree ({kind}); {usage}")
@@ -96,9 +95,9 @@ def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation
     ) -> tuple[optax.Updates, optax.OptState]:
         check_leaves("update", updates)
         if not callable(rate):
-            return map_leaves(scaled_by(rate), 1, updates)[0], check_empty(state)
+            return map_leaves(scaled_by(rate), 1, updates)[0], check_empty(state, "learning_rate")
         if not isinstance(state, optax.ScaleByScheduleState):
-            raise wrong_state("optax.ScaleByScheduleState", state)
+            raise wrong_state("optax.ScaleByScheduleState", state, schedule_added("learning_rate", state))
         count = jnp.asarray(state.count)
         alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
         return map_leaves(scaled_by(alpha), 1, updates)[0], optax.ScaleByScheduleState(increment(count))

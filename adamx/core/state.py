@@ -48,10 +48,11 @@ def increment(count: jax.Array) -> jax.Array:
     return jnp.where(count < largest, count + 1, largest).astype(count.dtype)
 
 
-def check_state(kind: type[Any], state: Any) -> Any:
-    """The state itself, or a TypeError that says what is not as init made it."""
+def check_state(kind: type[Any], state: Any, gradients: Any) -> Any:
+    """The state itself, or a TypeError that says what is not as init made it, or which gradient is no number."""
     if not isinstance(state, kind):
         raise wrong_state(kind.__name__, state)
+    check_leaves("gradient", gradients)
     for name in ("count", "step"):
         value = getattr(state, name, np.int32(0))
         dtype, shape = getattr(value, "dtype", np.dtype(type(value))), np.shape(value)

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
-from adamx.diagnostics.measure import Measurement
+from adamx.diagnostics.measure import Measurement, on_host
 from adamx.diagnostics.probe import ProbeState
 from adamx.guard import SkipNonfiniteState
 from adamx.storage.codec import shapes
@@ -38,7 +37,7 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
     paths: list[str] = []
     for node in nodes:
         if isinstance(node, ProbeState):
-            for path, row in zip(paths, np.asarray(node.measured).tolist(), strict=True):
+            for path, row in zip(paths, on_host(node.measured), strict=True):
                 found[path] = Measurement(int(node.step), *row, skipped=skipped)
         elif not isinstance(node, SkipNonfiniteState):
             paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes(node.mu))[0]]

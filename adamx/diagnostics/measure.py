@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adamx import numerics
 from adamx.numerics import Scalar
@@ -40,8 +41,19 @@ class Measurement(NamedTuple):
 MEASURED = Measurement._fields[1:-1]
 """What one leaf is measured for, in the order of `measure`."""
 
+UNKNOWN = -1.0
+"""In place of an `update_ratio` or `stalled` that cannot be measured: NaN would stop `jax_debug_nans`."""
 
 Weights = tuple[jax.Array, jax.Array]
+
+
+def on_host(measured: jax.Array) -> list[list[float]]:
+    """The rows that `measure` gave as Python numbers, NaN in the place of UNKNOWN."""
+    rows = np.array(measured, np.float64)
+    for name in ("update_ratio", "stalled"):
+        column = rows[:, MEASURED.index(name)]
+        column[column == UNKNOWN] = math.nan
+    return rows.tolist()
 
 
 def paper_bound(b1: Scalar, b2: Scalar) -> jax.Array:
@@ -59,7 +71,13 @@ def half_ulp(p: jax.Array) -> jax.Array:
 
 
 def measure(
-    g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array | None, weights: Weights, alpha: Scalar, bound: jax.Array
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    p: jax.Array | None,
+    weights: Weights,
+    alpha: Scalar | None,
+    bound: jax.Array,
 ) -> jax.Array:
     """The numbers of `MEASURED` for one leaf, float32.
 
@@ -68,21 +86,22 @@ def measure(
         m: the first moment after it.
         v: the second.
         weights: what m̂ and v̂ divide them by.
-        p: the parameter before the step; None: what needs it is NaN.
-        alpha: α, the learning rate; NaN: likewise.
+        p: the parameter before the step; None: what needs it is UNKNOWN.
+        alpha: α, the learning rate; None: what needs it is UNKNOWN.
         bound: of the step over α, `paper_bound`.
     """
     if g.size == 0:
         return jnp.zeros(len(MEASURED), jnp.float32)
     m_hat, v_hat = (numerics.divide(x, w.astype(v.dtype)) for x, w in zip((m, v), weights, strict=True))
     ratio = _ratio(m_hat, v_hat)
-    if p is None:
-        of_update = [jnp.nan, jnp.nan]
+    if p is None or alpha is None:
+        of_update = [UNKNOWN, UNKNOWN]
     else:
         update = jnp.asarray(alpha, ratio.dtype) * ratio
         of_update = [_quotient(_norm(update), _norm(p)), _share_that_stays(update, p)]
     spike = jnp.sqrt(jnp.mean(_ratio(g, v_hat) ** 2))
-    numbers = [jnp.mean(ratio), jnp.mean(ratio > 1), jnp.mean(ratio > bound), spike, _cosine(m, g), *of_update]
+    above = [numerics.share(ratio > limit, jnp.float32) for limit in (1, bound.astype(ratio.dtype))]
+    numbers = [jnp.mean(ratio), *above, spike, _cosine(m, g), *of_update]
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])
 
 
@@ -99,8 +118,8 @@ def _ratio(x: jax.Array, v: jax.Array) -> jax.Array:
 
 def _share_that_stays(update: jax.Array, p: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(p):
-        return jnp.float32(jnp.nan)
-    share = jnp.mean((update > 0) & (update < half_ulp(p)))
+        return jnp.float32(UNKNOWN)
+    share = numerics.share((update > 0) & (update < half_ulp(p)), jnp.float32)
     return jnp.where(jnp.isnan(jnp.max(update)), jnp.nan, share)
 
 

@@ -85,10 +85,12 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
         # Written before they are measured and read from there by what follows, in place: else the compiler, which
         # computes them again for the parameters, would have to keep the old ones beside the new.
         mu, nu = map_leaves(_written, 2, moments.mu, moments.nu)
-        moments = moments.replace(mu=mu, nu=nu)
+        moments = moments.replace(mu=mu, nu=nu, nu_weight=moments.nu_weight)
         now = (moments.count - 1) % every == 0
         count = moments.count - 1
-        alpha = jnp.nan if rate is None else rate(count) if callable(rate) else rate
+        alpha = rate
+        if callable(rate):
+            alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
         weights = _evaluated(moments.mu_weight), _evaluated(moments.nu_weight)
         columns = [jax.tree.leaves(tree) for tree in (moments.gradients, mu, nu)]
         columns.append([None] * leaves if rate is None or params is None else jax.tree.leaves(params))

@@ -86,7 +86,7 @@ def step(
         return composed_step(tx, gradients, state, params, extra)
     recipe, offsets = fused.recipe, extra.get("dither_offset")
     moments = take_apart(state, wrapping, recipe.stages).moments
-    _check(recipe, wrapping, gradients, check_state(type(moments), moments), params)
+    _check(recipe, wrapping, gradients, check_state(type(moments), moments, gradients), params)
     if isinstance(state, MasterWeightsState):
         check_masters(params, state.remainder)
     flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
@@ -118,7 +118,7 @@ def _check(recipe: Recipe, wrapping: Wrapping | None, gradients: Any, moments: A
     """Raises what the composed stages raise, in their order and in their words."""
     if wrapping is not None:
         check_fits(gradients, params)
-    check_fits(gradients, shapes(moments.mu))
+    check_fits(gradients, shapes(moments.mu), of_state=True)
     if not recipe.precise:
         check_rates(recipe.b1, recipe.b2, moments.mu)
     check_fits(params, gradients, "parameter", "update")

@@ -12,7 +12,7 @@ from adamx.kernels.step import step
 from adamx.loop.objective import Objective
 from adamx.loop.outcome import StopReason
 from adamx.numerics import Scalar
-from adamx.trees import Tree
+from adamx.trees import Tree, all_finite
 
 GOING_ON = 0
 """In place of a `StopReason`."""
@@ -42,12 +42,11 @@ def runner(objective: Objective, tx: optax.GradientTransformation, atol: Scalar)
             (value, aux), gradients = gradient(at.params, *batch)
             uphill = jax.tree.map(jnp.conj, gradients)
             after = _attempt(tx, at, value, uphill, lambda p: objective(p, *batch)[0], atol)
-            written = jnp.where(after.stopped == StopReason.NONFINITE, jnp.nan, value)
-            return after, value, aux, history.at[at.steps - first].set(written)
+            return after, value, aux, history.at[at.steps - first].set(value)
 
         value, aux = jax.tree.map(_zeros, jax.eval_shape(objective, at.params, *batch))
         # Two elements at least: for one XLA:CPU drops the write and contracts the step around it otherwise.
-        history = jnp.full(max(length, 2), jnp.nan, value.dtype)
+        history = jnp.zeros(max(length, 2), value.dtype)
         *found, history = jax.lax.while_loop(goes_on, body, (at, value, aux, history))
         return *found, history[:length]
 
@@ -64,7 +63,7 @@ def _attempt(
 ) -> At:
     """One step, taken if all that it leads to is finite."""
     new = step(tx, gradients, at.state, at.params, value=value, grad=gradients, value_fn=value_fn)
-    taken = jnp.isfinite(value) & _all_finite(new[0])
+    taken = jnp.isfinite(value) & all_finite(new[0])
 
     def chosen(x: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(taken, x, old)
@@ -72,17 +71,13 @@ def _attempt(
     params, state = jax.tree.map(chosen, new, (at.params, at.state))
     stopped = jnp.where(taken, GOING_ON, StopReason.NONFINITE)
     if hyperparameters.known(atol) != 0:
-        still = (_largest_change(at.params, new[0]) < atol) & _all_finite(gradients)
+        still = (_largest_change(at.params, new[0]) < atol) & all_finite(gradients)
         stopped = jnp.where(taken & still, StopReason.CONVERGED, stopped)
     return At(params, state, at.steps + taken, stopped.astype(jnp.int32))
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.zeros(like.shape, like.dtype)
-
-
-def _all_finite(tree: Tree) -> jax.Array:
-    return jnp.all(jnp.stack([numerics.is_finite(x) for x in jax.tree.leaves(tree)] or [jnp.bool_(True)]))
 
 
 def _largest_change(before: Tree, after: Tree) -> jax.Array:

@@ -22,7 +22,7 @@ from adamx.storage import Codec
 from adamx.storage.choice import moment_codec
 from adamx.storage.codec import Stored, shapes
 from adamx.storage.dither import MOMENTS, Walk, walks
-from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
+from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves, path_name
 
 
 class SlowMomentumState(NamedTuple):
@@ -156,7 +156,7 @@ def slow_momentum(
             if callable(value):
                 check_schedule(name, value)
         step = jnp.zeros([], jnp.uint32) if codec.dithered else None
-        return SlowMomentumState(map_paths(zeros, 1, params)[0], step)
+        return SlowMomentumState(first_state(zeros, 1, params)[0], step)
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

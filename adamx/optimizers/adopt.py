@@ -160,8 +160,8 @@ def scale_by_adopt(
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        before = check_state(state_type, state)
-        check_fits(updates, shapes(before.mu))
+        before = check_state(state_type, state, updates)
+        check_fits(updates, shapes(before.mu), of_state=True)
         if not precise:
             check_rates(b1, b2, before.mu)
         count = jnp.asarray(before.count)

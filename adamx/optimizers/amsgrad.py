@@ -16,7 +16,7 @@ from adamx.core.rate import ScalarOrSchedule, scale_by_lr
 from adamx.core.state import DitheredMomentsState, MomentsState
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths
+from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves
 
 
 class RunningMaxState(NamedTuple):
@@ -92,7 +92,7 @@ def running_max(corrected: bool = True) -> optax.GradientTransformationExtraArgs
         return fresh, fresh.astype(v_max.dtype)
 
     def init(params: optax.Params) -> RunningMaxState:
-        return RunningMaxState(map_paths(zeros, 1, params)[0])
+        return RunningMaxState(first_state(zeros, 1, params)[0])
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

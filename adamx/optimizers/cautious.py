@@ -57,8 +57,8 @@ def cautious(eps: Scalar = 1e-3) -> optax.GradientTransformationExtraArgs:
         real = numerics.real_dtype(m.dtype)
         # Of signs, the product cannot vanish.
         agrees = jnp.real(jnp.sign(m) * jnp.conj(jnp.sign(jnp.asarray(g, m.dtype)))) > 0
-        count = jnp.maximum(jnp.count_nonzero(agrees), 1)  # in integers: a float32 sum stops at 2^24
-        share = jnp.maximum(count.astype(real) / max(m.size, 1), numerics.as_scalar(eps, real))
+        count = jnp.maximum(numerics.count(agrees, real), 1)
+        share = jnp.maximum(count / float(max(m.size, 1)), numerics.as_scalar(eps, real))
         # Multiplied, not selected: a NaN shows. Where m is 0 it stays 0, and the derivative is that of Adam.
         return (m * ((agrees | (m == 0)).astype(real) / share),)
 

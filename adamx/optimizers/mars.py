@@ -16,7 +16,7 @@ from adamx.core.state import increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.optimizers.adamw import adamw
-from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths
+from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves
 
 
 class PreviousGradientState(NamedTuple):
@@ -100,13 +100,13 @@ def reduce_variance(
         return (jnp.zeros_like(p, dtype=dtype),)
 
     def init(params: optax.Params) -> PreviousGradientState:
-        return PreviousGradientState(jnp.zeros([], jnp.int32), map_paths(zeros, 1, params)[0])
+        return PreviousGradientState(jnp.zeros([], jnp.int32), first_state(zeros, 1, params)[0])
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, PreviousGradientState]:
         before = _check_state(state)
-        check_fits(updates, before.gradient)
+        check_fits(updates, before.gradient, of_state=True)
         count = jnp.asarray(before.count)
 
         def on_leaf(came: jax.Array, kept: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -30,7 +30,7 @@ def root_mean_square(g: jax.Array, v_hat: jax.Array, eps: Scalar) -> jax.Array:
     quotients = numerics.divide(
         numerics.bound_first_moment(g, largest), jnp.where(scale == 0, jnp.ones_like(scale), scale)
     )
-    return numerics.root(jnp.sum(numerics.square(quotients)) / max(g.size, 1))
+    return numerics.root(jnp.sum(numerics.square(quotients)) / float(max(g.size, 1)))
 
 
 @names_hints

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from adamx.storage.codec import HALF_BITS
 from adamx.storage.split import widen
-from adamx.trees import Tree, leaf_dtype, map_leaves, map_paths
+from adamx.trees import Tree, map_leaves
 
 
 def is_half(dtype: Any) -> bool:
@@ -35,9 +35,9 @@ def tree_to_float32(tree: Tree) -> Tree:
 def start_in_float32(params: Tree) -> Tree:
     """The parameters that the wrapped transformation is initialized with; a `jax.ShapeDtypeStruct` stays one."""
 
-    def start(path: Any, p: Any) -> tuple[Any]:
-        if not is_half(leaf_dtype("parameter", path, p)):
-            return (p,)
-        return (jax.ShapeDtypeStruct(p.shape, jnp.float32) if isinstance(p, jax.ShapeDtypeStruct) else to_float32(p),)
+    def start(p: Any) -> Any:
+        if not is_half(getattr(p, "dtype", float)):
+            return p
+        return jax.ShapeDtypeStruct(p.shape, jnp.float32) if isinstance(p, jax.ShapeDtypeStruct) else to_float32(p)
 
-    return map_paths(start, 1, params)[0]
+    return jax.tree.map(start, params)

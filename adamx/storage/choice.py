@@ -32,16 +32,21 @@ def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
     if inspect.isclass(value) and all(hasattr(value, method) for method in METHODS):
         raise TypeError(f"{name} must be a dtype or a codec, got the class {value.__name__}: pass {value.__name__}()")
     if isinstance(value, Float):
-        checked = Float(hyperparameters.floating_dtype(name, value.dtype), value.stochastic, value.seed)
+        checked = Float(_dtype(name, value.dtype), value.stochastic, value.seed)
     elif all(hasattr(value, method) for method in METHODS):
         if isinstance(value, Int8):
             value.check(name)
         return cast(Codec, value)
     else:
-        checked = Float(hyperparameters.floating_dtype(name, value))
+        checked = Float(_dtype(name, value))
     if checked.stochastic is None:
         checked = checked._replace(stochastic=_nearest_stalls(checked.dtype, decay))
     return checked
+
+
+def _dtype(name: str, value: Any) -> Any:
+    """Of a moment that may be complex, m, the dtype may be so too: optax takes it."""
+    return hyperparameters.floating_dtype(name, value, complex_too=name == "mu_dtype")
 
 
 def _nearest_stalls(dtype: Any, decay: Scalar) -> bool:

@@ -79,8 +79,13 @@ def place(salt: Any, offset: Sequence[Any] | None = None) -> jax.Array:
     x = jnp.asarray(salt, jnp.uint32)
     offset = offset or ()
     for axis, start in enumerate(offset):
-        x = x + jnp.asarray(start).astype(jnp.uint32) * along(len(offset) - axis)
+        x = x + _wrapped(start) * along(len(offset) - axis)
     return x
+
+
+def _wrapped(index: Any) -> Any:
+    """An index modulo 2^32, as uint32; a number of any size."""
+    return np.uint32(int(index) & _BITS) if isinstance(index, int) else jnp.asarray(index).astype(jnp.uint32)
 
 
 def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any] | None = None) -> jax.Array:
@@ -187,7 +192,7 @@ def shard_offsets(tree: Tree, specs: Tree) -> Tree:
         index = 0
         for name in names:
             index = index * jax.lax.psum(1, name) + jax.lax.axis_index(name)
-        return index * size
+        return _wrapped(index) * np.uint32(size & _BITS)
 
     def leaf(x: Any, spec: Any) -> tuple[Any, ...]:
         padded = tuple(spec) + (None,) * (jnp.ndim(x) - len(spec))

@@ -19,6 +19,7 @@ from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
 from adamx.storage.codec import Stored, precision, shapes
 from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
+from adamx.storage.pairs import check_leaf
 from adamx.trees import check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
 Mean = Callable[[jax.Array, jax.Array], jax.Array]
@@ -57,7 +58,9 @@ class _Averages:
         """The moments of a parameter before the first step."""
         dtype, where = leaf_dtype("parameter", path, p), path_name(path)
         mu = self.mu_codec.zeros(p, dtype, square=False, where=where)
-        return mu, self.nu_codec.zeros(p, dtype, square=True, where=where)
+        nu = self.nu_codec.zeros(p, dtype, square=True, where=where)
+        check_leaf(where, self.mu_codec, mu, nu)
+        return mu, nu
 
     def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
         """The moments after a gradient: fresh, and as they are kept."""
@@ -111,7 +114,7 @@ def moments_of(
         "b2", b2, precise=precise
     )  # first: where both are of half precision, b2 is the trap
     b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
+    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2, p)
     averages = _Averages(second, p, b1, b2, mu_codec, nu_codec, precise)
     state_type = DitheredMomentsState if averages.dithered else MomentsState
 
@@ -141,6 +144,7 @@ def moments_of(
             mu_weight=Weight(b1, count, precise),
             nu_weight=Weight(b2, count, precise) if p == 2 else 1.0,
             p=p,
+            nu_codec=nu_codec,
         )
         return moments, state_type(count, mu, nu, *([step] if averages.dithered else []))
 

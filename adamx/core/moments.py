@@ -173,8 +173,12 @@ def scale_by_moments(
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of v a step keeps.
         mu_dtype: the floating dtype that stores m, or a codec of `adamx.storage`; None: float32, float64 for float64
-            parameters. Half precision rounds to nearest where that tracks, else by dither.
-        nu_dtype: likewise for v.
+            parameters. Half precision rounds to nearest where that tracks, else by dither. float16, float8 and `Int8`
+            need the same in `nu_dtype`: in a block they know small elements of m less well than an exact v. A complex
+            dtype stores complex moments, and real ones in its real part's dtype.
+        nu_dtype: likewise for v, real; float32 and bfloat16 m go with all of them. A v that one gradient of the largest
+            float32 number has filled takes 89,000 steps at β2 = 0.999 to fall back to 1; its element stands still so
+            long.
         precise: average and weigh in forms that are exact to a few units in the last place in each step, for β close to
             1 and any count, instead of those that give the same bits as optax. Roundings still add up: after 1e7 steps
             v is within 1e-4.
@@ -184,8 +188,9 @@ def scale_by_moments(
         state is `MomentsState`, or `DitheredMomentsState` with a wrapping step counter where a moment is dithered.
 
     Raises:
-        ValueError: b1 or b2 out of range or of half precision; at update, gradients of another structure or shape
-            than the parameters.
+        ValueError: b1 or b2 out of range or of half precision; storages of m and v with which steps would be longer
+            than twice the exact longest; at init, a leaf where only m is quantized; at update, gradients of another
+            structure or shape than the parameters.
         TypeError: arguments of another type; traced b1 or b2 with `precise`; leaves that are not floating arrays;
             a state that is not this transformation's.
 

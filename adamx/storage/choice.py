@@ -55,6 +55,8 @@ def _storage_dtype(name: str, value: Any, square: bool) -> jnp.dtype | None:
     if given is not None and jnp.issubdtype(given, jnp.complexfloating):
         if square:
             raise TypeError(f"{name} is {given}, but v is real, also where parameters are complex: pass float32")
+        if given == jnp.complex128 and not jax.config.read("jax_enable_x64"):
+            raise ValueError(f"{name} is complex128, but JAX holds complex64 here: set jax_enable_x64 first")
         value = jnp.finfo(given).dtype
     if given in (np.dtype(np.int8), np.dtype(np.uint8)):
         raise TypeError(

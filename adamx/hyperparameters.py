@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
-from adamx.numerics import Scalar, real_dtype
+from adamx.numerics import Scalar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -189,8 +189,8 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def floating_dtype(name: str, value: Any, *, complex_too: bool = False) -> jnp.dtype | None:
-    """A real floating dtype that JAX can hold now, or None; with `complex_too` a complex one stands for its real part.
+def floating_dtype(name: str, value: Any) -> jnp.dtype | None:
+    """A real floating dtype that JAX can hold now, or None.
 
     Raises:
         TypeError: not a real floating dtype.
@@ -202,8 +202,6 @@ def floating_dtype(name: str, value: Any, *, complex_too: bool = False) -> jnp.d
         dtype = jnp.dtype(value)
     except TypeError as error:
         raise TypeError(f"{name} must be a floating dtype or None, got {value!r}") from error
-    if complex_too and jnp.issubdtype(dtype, jnp.complexfloating):
-        dtype = real_dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"{name} must be a real floating dtype or None, got {dtype}")
     if dtype == jnp.float64 and not jax.config.read("jax_enable_x64"):

@@ -19,7 +19,7 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{PORT}", COUNT, INDEX, initialization_timeout=60)
 
 
-CODED = {"mu_dtype": adamx.storage.Int8(block_size=32, min_size=100)}
+CODED = dict.fromkeys(("mu_dtype", "nu_dtype"), adamx.storage.Int8(block_size=32, min_size=100))
 MESH = jax.sharding.Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
 
 

@@ -26,6 +26,7 @@ class Entry(NamedTuple):
         no_complex: what the TypeError for complex parameters says; "" where complex parameters work.
         wrong: arguments of its own, each with a value that it must refuse.
         unbounded: its steps grow with the gradient, at least at first.
+        int8_m: whether m may be Int8 beside an Int8 v.
         op_by_op: how far its updates outside jit may be from those inside, relative to them.
     """
 
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     no_complex: str = ""
     wrong: dict[str, Any] = {}  # noqa: RUF012 - never written to
     unbounded: bool = False
+    int8_m: bool = True
     op_by_op: float = 64 * ULP
 
 
@@ -44,8 +46,8 @@ FAMILY = {
     "amsgrad": Entry(adamx.amsgrad, "amsgrad", never_falls=("nu_max",), wrong={"bias_correction_mu": 1}),
     "nadam": Entry(adamx.nadam, "nadam"),
     "nadamw": Entry(adamx.nadamw, "nadamw", wrong={"weight_decay": -1.0}),
-    "adamax": Entry(adamx.adamax, "adamax"),
-    "adamaxw": Entry(adamx.adamaxw, "adamaxw", wrong={"weight_decay": -1.0}),
+    "adamax": Entry(adamx.adamax, "adamax", int8_m=False),
+    "adamaxw": Entry(adamx.adamaxw, "adamaxw", int8_m=False, wrong={"weight_decay": -1.0}),
     # b2**t op by op takes 1 - b2**t off by 7e-6, which of ρ = 1999 - 1994 is 0.014, and of r 0.7 %.
     "radam": Entry(adamx.radam, "radam", wrong={"threshold": 3.0, "nesterov": "no"}, unbounded=True, op_by_op=0.01),
     "adabelief": Entry(adamx.adabelief, "adabelief", wrong={"nesterov": "no"}),

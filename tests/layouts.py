@@ -39,7 +39,7 @@ def split_already(kind):
     """Tensor parallel and fully sharded parameters keep their specs, the moments add the data axis."""
     names = LEAVES if kind == "Auto" else ["column", "fsdp", "bias"]
     mesh = zero.mesh_of(AxisType[kind], (2, 4), ("data", "model"))
-    plain = adamx.adamw(1e-3, mu_dtype=zero.INT8 if kind == "Auto" else None)
+    plain = adamx.adamw(1e-3, **zero.CODED if kind == "Auto" else {})
     tx = adamx.shard_state(plain, mesh, specs={name: LEAVES[name][1] for name in names} if kind == "Auto" else None)
 
     def place(values):

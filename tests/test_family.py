@@ -229,7 +229,10 @@ def test_wrong_hyperparameters_are_named_with_their_value(entry):
 def narrow(entry, storage):
     """The optimizer with its moments stored so, as far as it stores any."""
     accepted = inspect.signature(entry.make).parameters
-    return entry.make(1.0, **{name: storage for name in ("mu_dtype", "nu_dtype") if name in accepted})
+    stored = {name: storage for name in ("mu_dtype", "nu_dtype") if name in accepted}
+    if not entry.int8_m and isinstance(storage, adamx.storage.Int8):
+        stored["mu_dtype"] = "bfloat16"
+    return entry.make(1.0, **stored)
 
 
 @each

@@ -17,7 +17,7 @@ W, NORM = 64 * 128, 128
         ({"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}, 4, 4),
         ({"mu_dtype": Int8(), "nu_dtype": Int8()}, 2.125, 8),
         ({"mu_dtype": "bfloat16", "nu_dtype": Int8()}, 3.0625, 6),
-        ({"mu_dtype": "float8_e4m3fn", "nu_dtype": "float16"}, 1 + 2 / 64 + 2 + 2 / 64, 3 + 4 / 64),
+        ({"mu_dtype": "float8_e5m2", "nu_dtype": "float16"}, 1 + 2 / 64 + 2 + 2 / 64, 3 + 4 / 64),
     ],
 )
 def test_bytes_by_leaf(arguments, w, norm):

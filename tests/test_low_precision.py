@@ -77,9 +77,9 @@ def test_low_moments_follow_float64_adam(codec, stream):
 
 
 def test_rounding_to_nearest_does_not():
-    gradients, expected = exact(constant)
-    nearest = Float("bfloat16", stochastic=False)
-    _, median, _ = score(directions(gradients, mu_dtype=nearest, nu_dtype=nearest), expected)
+    gradients, nearest = exact(constant)[0], Float("bfloat16", stochastic=False)
+    expected = adamx.testing.reference_adam(np.zeros(SHAPE), gradients, -1.0, b2=0.998).update
+    _, median, _ = score(directions(gradients, b2=0.998, mu_dtype=nearest, nu_dtype=nearest), expected)
     assert median > 0.02
 
 
@@ -117,7 +117,7 @@ def test_bfloat16_parameters_that_plain_rounding_leaves_where_they_are():
 RUNS = {
     "bfloat16": lambda: adamx.adamw(1e-3, mu_dtype="bfloat16", nu_dtype="bfloat16"),
     "int8": lambda: adamx.adam(1e-3, mu_dtype=Int8(min_size=0), nu_dtype=Int8(min_size=0)),
-    "float8": lambda: adamx.adam(1e-3, mu_dtype="float8_e4m3fn", nu_dtype="float16"),
+    "float8": lambda: adamx.adam(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16"),
     "master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16")),
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adam(1e-3)),
 }

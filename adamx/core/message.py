@@ -7,6 +7,7 @@ import jax
 
 from adamx import numerics
 from adamx.numerics import Scalar
+from adamx.storage import Codec, Float
 from adamx.trees import Tree, check_fits, path_name
 
 HINT = (
@@ -15,6 +16,9 @@ HINT = (
     "and end the pair with bias_correction() or, to leave the correction out, uncorrected(). "
     "on_first_moment(tx) applies tx to m alone; moments.as_dict() is a plain tree to look at"
 )
+
+
+_EXACT: Codec = Float()
 
 
 class Weight(NamedTuple):
@@ -50,6 +54,7 @@ class Moments:
         mu_weight: what m̂ = m / weight divides by, 1-β1^t; the number 1.0 if m is corrected already.
         nu_weight: what v̂ = v / weight divides by, 1-β2^t; the number 1.0 if v is corrected already.
         p: the power of |g| that v averages, 2; infinity where v is the decayed maximum of |g| (AdaMax).
+        nu_codec: how v is stored, for a stage that stores another m.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -68,6 +73,7 @@ class Moments:
     mu_weight: Weight | float
     nu_weight: Weight | float
     p: float = 2.0
+    nu_codec: Codec = _EXACT
 
     def replace(self, **changes: Any) -> "Moments":
         """A copy with some fields changed: how a stage of your own answers.
@@ -94,8 +100,9 @@ class Moments:
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as a plain dict of trees, which may leave a jitted function; the weights are numbers in it."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The fields of numbers as a plain dict of trees, which may leave a jitted function, weights evaluated."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "nu_codec"]
+        fields = {name: getattr(self, name) for name in names}
         return {name: value.evaluate() if isinstance(value, Weight) else value for name, value in fields.items()}
 
     def _refuse(self, *_: Any) -> NoReturn:

@@ -19,6 +19,7 @@ from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
 from adamx.storage.codec import Quantized, Stored, precision, shapes
 from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
+from adamx.storage.pairs import check_leaf
 from adamx.trees import Tree, check_fits, first_state, leaf_dtype, map_leaves, path_name
 
 Mean = Callable[[jax.Array, jax.Array], jax.Array]
@@ -57,7 +58,9 @@ class _Averages:
         """The moments of a parameter before the first step."""
         dtype, where = leaf_dtype("parameter", path, p), path_name(path)
         mu = self.mu_codec.zeros(p, dtype, square=False, where=where)
-        return mu, self.nu_codec.zeros(p, dtype, square=True, where=where)
+        nu = self.nu_codec.zeros(p, dtype, square=True, where=where)
+        check_leaf(where, self.mu_codec, mu, nu)
+        return mu, nu
 
     def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
         """The moments after a gradient: fresh, and as they are kept."""
@@ -116,7 +119,7 @@ def moments_of(
         "b2", b2, precise=precise
     )  # first: where both are of half precision, b2 is the trap
     b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
+    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2, p)
     averages = _Averages(second, p, b1, b2, mu_codec, nu_codec, precise)
     state_type = DitheredMomentsState if averages.dithered else MomentsState
 
@@ -148,6 +151,7 @@ def moments_of(
             mu_weight=Weight(b1, count, precise),
             nu_weight=Weight(b2, count, precise) if p == 2 else 1.0,
             p=p,
+            nu_codec=nu_codec,
         )
         return moments, state_type(count, mu, nu, *([step] if averages.dithered else []))
 
@@ -176,8 +180,12 @@ def scale_by_moments(
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of v a step keeps.
         mu_dtype: the floating dtype that stores m, or a codec of `adamx.storage`; None: float32, float64 for float64
-            parameters. Half precision rounds to nearest where that tracks, else by dither.
-        nu_dtype: likewise for v.
+            parameters. Half precision rounds to nearest where that tracks, else by dither. float16, float8 and `Int8`
+            need the same in `nu_dtype`: in a block they know small elements of m less well than an exact v. A complex
+            dtype stores complex moments, and real ones in its real part's dtype.
+        nu_dtype: likewise for v, real; float32 and bfloat16 m go with all of them. A v that one gradient of the largest
+            float32 number has filled takes 89,000 steps at β2 = 0.999 to fall back to 1; its element stands still so
+            long.
         precise: average and weigh in forms that are exact to a few units in the last place in each step, for β close to
             1 and any count, instead of those that give the same bits as optax. Roundings still add up: after 1e7 steps
             v is within 1e-4.
@@ -187,8 +195,9 @@ def scale_by_moments(
         state is `MomentsState`, or `DitheredMomentsState` with a wrapping step counter where a moment is dithered.
 
     Raises:
-        ValueError: b1 or b2 out of range or of half precision; at update, gradients of another structure or shape
-            than the parameters.
+        ValueError: b1 or b2 out of range or of half precision; storages of m and v with which steps would be longer
+            than twice the exact longest; at init, a leaf where only m is quantized; at update, gradients of another
+            structure or shape than the parameters.
         TypeError: arguments of another type; traced b1 or b2 with `precise`; leaves that are not floating arrays;
             a state that is not this transformation's.
 

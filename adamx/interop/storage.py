@@ -35,7 +35,8 @@ def restore_as(
         tx: the transformation that is to go on.
         state: of a transformation that differs from it in the storage of moments, or as AMSGrad does from Adam.
         params: the parameters, or their `jax.ShapeDtypeStruct`.
-        was: the transformation that made the state; needed where moments of it are `Int8`, to know their blocks.
+        was: the transformation that made the state, or one with the same `Int8` moments; needed where there are such,
+            to know their blocks.
 
     Returns:
         A state as `tx.init(params)` makes it.
@@ -47,7 +48,7 @@ def restore_as(
     Example:
         >>> import jax.numpy as jnp, adamx
         >>> params = {"w": jnp.ones((64, 128))}
-        >>> wide, narrow = adamx.adam(1e-3), adamx.adam(1e-3, nu_dtype="bfloat16", mu_dtype=adamx.storage.Int8())
+        >>> wide, narrow = adamx.adam(1e-3), adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=adamx.storage.Int8())
         >>> _, state = wide.update(params, wide.init(params), params)
         >>> smaller = adamx.restore_as(narrow, state, params)
         >>> adamx.state_bytes(state).total, adamx.state_bytes(smaller).total
@@ -81,9 +82,12 @@ def _old_sizes(state: Any, params: optax.Params, was: optax.GradientTransformati
             "the state holds Int8 moments, and does not tell how long their blocks are: pass the transformation that "
             "made it, restore_as(tx, state, params, was=old_tx)"
         )
-    found = differences(jax.eval_shape(was.init, params), state)
-    if found:
-        raise TypeError(f"the state was not made by was.init(params): {found[0][1]}")
+    made = by_path(jax.eval_shape(was.init, params))
+    for path, stored in by_path(state).items():
+        if isinstance(stored, Quantized) and stored.top is not None:
+            found = differences({path: made.get(path)}, {path: stored})
+            if found:
+                raise TypeError(f"the state was not made by was.init(params): {found[0][1]}")
     return block_sizes(was, params)
 
 

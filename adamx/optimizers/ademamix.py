@@ -22,6 +22,7 @@ from adamx.storage import Codec
 from adamx.storage.choice import moment_codec
 from adamx.storage.codec import Stored, shapes
 from adamx.storage.dither import MOMENTS, Walk, walks
+from adamx.storage.pairs import check_moment, check_rounding
 from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves, path_name
 
 
@@ -146,7 +147,9 @@ def slow_momentum(
         raise TypeError("precise=True needs b3 as a Python float, got a schedule: its values are rounded already")
     decay = b3 if callable(b3) else hyperparameters.decay_rate("b3", b3, precise=precise)
     weight = alpha if callable(alpha) else hyperparameters.nonnegative("alpha", alpha)
-    codec = moment_codec("mu_dtype", mu_dtype, 1.0 if callable(decay) else decay)  # where it is not known, the slowest
+    slowest = 1.0 if callable(decay) else decay  # where it is not known
+    codec = moment_codec("mu_dtype", mu_dtype, slowest)
+    check_rounding(codec, slowest)
 
     def zeros(path: Any, p: Any) -> tuple[Stored]:
         return (codec.zeros(p, leaf_dtype("parameter", path, p), square=False, where=path_name(path)),)
@@ -163,6 +166,7 @@ def slow_momentum(
     ) -> tuple[Any, Any]:
         moments = check_is_moments("slow_momentum()", updates)
         before = _check_state(state, moments, codec.dithered)
+        check_moment(codec, before.mu_slow, moments.nu_codec, moments.nu)
         b3_t, alpha_t = _at("b3", decay, moments), _at("alpha", weight, moments)
 
         def mixed(g: jax.Array, m: jax.Array, kept: Stored, walk: Walk | None = None) -> tuple[jax.Array, Stored]:

@@ -2,6 +2,7 @@
 
 from adamx.storage.codec import Codec as Codec
 from adamx.storage.codec import Quantized as Quantized
+from adamx.storage.codec import Resolution as Resolution
 from adamx.storage.dither import shard_offsets as shard_offsets
 from adamx.storage.floats import Float as Float
 from adamx.storage.int8 import Int8 as Int8

@@ -5,12 +5,14 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adamx import hyperparameters
 from adamx.numerics import Scalar
 from adamx.storage.codec import HALF_BITS, Codec
 from adamx.storage.floats import Float
 from adamx.storage.int8 import Int8
+from adamx.storage.pairs import check_pair, check_rounding, half_ulp
 
 TRACKS = 0.05
 """How far from a constant gradient an average may stop, relative to it, and still be said to track it."""
@@ -18,13 +20,13 @@ TRACKS = 0.05
 METHODS = ("zeros", "decode", "encode", "largest")
 
 
-def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
+def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False) -> Codec:
     """The codec for a storage dtype, or the codec that came instead of one.
 
     A bare half-precision dtype rounds to nearest where that tracks. An average that goes (1-β) of the way in each step
     stops where this is less than half a unit in the last place: 4 % short of a constant in bfloat16 at β = 0.9, while
     at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is an array, traced or not, and in
-    float8, it is dithered.
+    float8, it is dithered. A complex dtype of m stands for the real one of its width, see `Float`.
 
     Raises:
         TypeError: neither a floating dtype nor a codec.
@@ -32,40 +34,69 @@ def moment_codec(name: str, value: Any, decay: Scalar) -> Codec:
     if inspect.isclass(value) and all(hasattr(value, method) for method in METHODS):
         raise TypeError(f"{name} must be a dtype or a codec, got the class {value.__name__}: pass {value.__name__}()")
     if isinstance(value, Float):
-        checked = Float(_dtype(name, value.dtype), value.stochastic, value.seed)
+        checked = value._replace(dtype=_storage_dtype(name, value.dtype, square))
     elif all(hasattr(value, method) for method in METHODS):
         if isinstance(value, Int8):
             value.check(name)
         return cast(Codec, value)
     else:
-        checked = Float(_dtype(name, value))
+        checked = Float(_storage_dtype(name, value, square))
     if checked.stochastic is None:
         checked = checked._replace(stochastic=_nearest_stalls(checked.dtype, decay))
     return checked
 
 
-def _dtype(name: str, value: Any) -> Any:
-    """Of a moment that may be complex, m, the dtype may be so too: optax takes it."""
-    return hyperparameters.floating_dtype(name, value, complex_too=name == "mu_dtype")
+def _storage_dtype(name: str, value: Any, square: bool) -> jnp.dtype | None:
+    """A floating dtype that holds numbers of both signs and 0, or None."""
+    try:
+        given = None if value is None else jnp.dtype(value)
+    except TypeError:
+        given = None  # `floating_dtype` says what is wrong
+    if given is not None and jnp.issubdtype(given, jnp.complexfloating):
+        if square:
+            raise TypeError(f"{name} is {given}, but v is real, also where parameters are complex: pass float32")
+        if given == jnp.complex128 and not jax.config.read("jax_enable_x64"):
+            raise ValueError(f"{name} is complex128, but JAX holds complex64 here: set jax_enable_x64 first")
+        value = jnp.finfo(given).dtype
+    if given in (np.dtype(np.int8), np.dtype(np.uint8)):
+        raise TypeError(
+            f"{name} must be a floating dtype or None, got {given}: for moments in 8-bit integers pass "
+            f"{name}=adamx.storage.Int8()"
+        )
+    dtype = hyperparameters.floating_dtype(name, value)
+    if dtype is not None and not (np.zeros(1, dtype) == 0).all():
+        raise TypeError(f"{name} is {dtype}, which holds no 0: a moment begins at 0")
+    return dtype
 
 
 def _nearest_stalls(dtype: Any, decay: Scalar) -> bool:
-    if dtype is None or jnp.finfo(dtype).bits > HALF_BITS:
-        return False
-    half_ulp = float(jnp.finfo(dtype).eps) / 2
+    part = half_ulp(dtype)
     # An array may be traced in the next step: read now, it could give the state other fields than then.
     unknown = isinstance(decay, jax.Array)
-    return unknown or jnp.finfo(dtype).bits < HALF_BITS or half_ulp > TRACKS * (1 - decay)
+    return part > 0 and (unknown or jnp.finfo(dtype).bits < HALF_BITS or part > TRACKS * (1 - decay))
 
 
-def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar) -> tuple[Codec, Codec]:
+def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float = 2.0) -> tuple[Codec, Codec]:
     """Both codecs. m is dithered as well as v where v is and nothing is said against it.
 
     Alone, a bfloat16 m rounds to nearest, in the layout of optax's state, and stops up to 4 % short of a constant
     gradient; where the state counts steps for v anyway, there is no reason to.
+
+    Args:
+        mu_dtype: as for `scale_by_moments`, as are the next three.
+        nu_dtype: likewise.
+        b1: likewise.
+        b2: likewise.
+        p: the power of |g| that v averages: steps divide by its p-th root. Infinity: v is a maximum of |g|.
+
+    Raises:
+        TypeError: a value that is neither a floating dtype nor a codec.
+        ValueError: storages that would make steps longer than twice the exact ones.
     """
-    mu, nu = moment_codec("mu_dtype", mu_dtype, b1), moment_codec("nu_dtype", nu_dtype, b2)
+    mu, nu = moment_codec("mu_dtype", mu_dtype, b1), moment_codec("nu_dtype", nu_dtype, b2, square=True)
     unsaid = not isinstance(mu_dtype, Float) or mu_dtype.stochastic is None
     if nu.dithered and isinstance(mu, Float) and mu.dtype is not None and unsaid:
         mu = mu._replace(stochastic=jnp.finfo(mu.dtype).bits <= HALF_BITS)
+    check_rounding(mu, b1, nu, b2, p)
+    check_pair(mu, nu, p)
     return mu, nu

@@ -26,6 +26,20 @@ class Quantized(NamedTuple):
     top: jax.Array | None = None
 
 
+class Resolution(NamedTuple):
+    """How fine a moment is that shares a scale with its neighbours.
+
+    Attributes:
+        block_size: elements of the last axis that share a scale.
+        smallest: the least magnitude that is not 0, relative to the largest of the block.
+        apart: whether the largest element has its own number, and `smallest` is relative to the second largest.
+    """
+
+    block_size: int
+    smallest: float
+    apart: bool = False
+
+
 Stored = jax.Array | Quantized
 """A moment as it is kept."""
 
@@ -33,7 +47,10 @@ Stored = jax.Array | Quantized
 class Codec(Protocol):
     """Holds moments. Pure, elementwise or blockwise within the last axis, and the same under jit, scan and vmap.
 
-    A codec of your own goes wherever `mu_dtype` or `nu_dtype` is taken.
+    A codec of your own goes wherever `mu_dtype` or `nu_dtype` is taken. If its elements share a scale, give it a method
+    `resolution(square)` that returns an `adamx.storage.Resolution`, or None where an element is rounded relative to
+    itself. A pair in which m is too coarse for v then raises, see `scale_by_moments`. A codec without that method is
+    taken as m without a check, and as v only below an m that is rounded relative to itself.
 
     Example:
         A codec that keeps both moments of every leaf in float32, whatever the parameters are:

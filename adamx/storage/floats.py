@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 
 from adamx import numerics
 from adamx.storage import blocks
-from adamx.storage.codec import HALF_BITS, Quantized, Stored, wrong_codes
+from adamx.storage.codec import HALF_BITS, Quantized, Resolution, Stored, wrong_codes
 from adamx.storage.rounding import to_bfloat16, to_narrow
 
 BLOCK = 64
@@ -18,8 +18,9 @@ BLOCK = 64
 class Float(NamedTuple):
     """Stores a moment in a floating dtype.
 
-    bfloat16 has the range of float32. float16 holds m as it is, and v, whose squares would overflow or vanish, relative
-    to a power of two for each 64 neighbours, as float8 holds both.
+    bfloat16 has the range of float32 and goes with every storage of the other moment. float16 and float8 hold both
+    moments relative to a power of two for each 64 neighbours, and an m in them needs a v in blocks as well: see
+    `scale_by_moments`.
 
     Attributes:
         dtype: a real floating dtype; None: float32, or float64 for 64-bit parameters. A complex moment takes the
@@ -44,6 +45,12 @@ class Float(NamedTuple):
         """Whether `encode` wants random bits."""
         return self.dtype is not None and jnp.finfo(self.dtype).bits <= HALF_BITS and self.stochastic is not False
 
+    def resolution(self, square: bool) -> Resolution | None:  # noqa: ARG002 - the same for both
+        """The same for m and v: the least number of the dtype, in units of the block's scale; None in wide dtypes."""
+        if self.dtype is None or not _shares_a_scale(self.dtype):
+            return None
+        return Resolution(BLOCK, float(jnp.finfo(self.dtype).smallest_subnormal) / _top(self.dtype))
+
     def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
         """The moment of a parameter before the first step, with the parameter's shape and placement.
 
@@ -58,8 +65,7 @@ class Float(NamedTuple):
                 )
             return jnp.zeros_like(like, dtype=numerics.compute_dtype(self.dtype or wide, jnp.complex64))
         kept = jnp.dtype(self.dtype or numerics.real_dtype(wide))
-        scaled = jnp.finfo(kept).bits < HALF_BITS or (kept == jnp.float16 and square)
-        if not scaled:
+        if not _shares_a_scale(kept):
             return jnp.zeros_like(like, dtype=kept)
         if not getattr(like, "shape", ()):
             return jnp.zeros_like(like, dtype=jnp.float32)
@@ -93,6 +99,16 @@ class Float(NamedTuple):
         return float(jnp.finfo(stored.dtype).max)
 
 
+def _shares_a_scale(dtype: Any) -> bool:
+    """Whether the dtype alone has not the range for a moment."""
+    return jnp.finfo(dtype).bits <= HALF_BITS and jnp.dtype(dtype) != jnp.bfloat16
+
+
+def _top(dtype: Any) -> float:
+    """The power of two to which the scale takes the largest of a block, from below: half the dtype's last one."""
+    return 2.0 ** (jnp.finfo(dtype).maxexp - 2)
+
+
 def _encode_scaled(moment: jax.Array, dtype: jnp.dtype, bits: jax.Array | None, square: bool) -> Quantized:
     """Codes in units of a power of two such that the largest of a block lies just below the largest of the dtype.
 
@@ -101,7 +117,7 @@ def _encode_scaled(moment: jax.Array, dtype: jnp.dtype, bits: jax.Array | None, 
     """
     x = blocks.split(moment, BLOCK)
     largest = numerics.power_of_two(jnp.max(jnp.abs(x), axis=-1))
-    scale = jnp.maximum(largest * 2.0 ** (2 - jnp.finfo(dtype).maxexp), float(jnp.finfo(jnp.float32).tiny))
+    scale = jnp.maximum(largest / _top(dtype), float(jnp.finfo(jnp.float32).tiny))
     thresholds = None if bits is None else blocks.split(bits, BLOCK)
     codes = to_narrow(x / scale[..., None], dtype, thresholds, square=square)
     return Quantized(blocks.merge(codes, moment.shape), scale.astype(jnp.bfloat16))

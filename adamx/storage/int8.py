@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters
 from adamx.storage import blocks
-from adamx.storage.codec import Quantized, Stored, wrong_codes
+from adamx.storage.codec import Quantized, Resolution, Stored, wrong_codes
 from adamx.storage.floats import Float
 
 ROUNDING = 2.0**-21
@@ -72,6 +72,12 @@ class Int8(NamedTuple):
     def dithered(self) -> bool:
         """Always."""
         return True
+
+    def resolution(self, square: bool) -> Resolution:
+        """The lowest code that is not 0, in units of the code below the top."""
+        dtype = jnp.dtype(jnp.uint8 if square else jnp.int8)
+        lowest = _constant(max(LOWEST[dtype.name], 1), dtype)
+        return Resolution(self.block_size, lowest / _constant(_top_code(dtype) - 1, dtype), apart=True)
 
     def check(self, name: str) -> None:
         """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""

@@ -118,7 +118,9 @@ def test_a_stage_that_gets_no_moments_names_itself_and_stage_1(name, before):
 
 def test_as_dict_is_a_plain_tree_also_outside_jit():
     seen, kept = emit(GRADIENTS), jax.jit(lambda g: emit(g).as_dict())(GRADIENTS)
-    assert list(seen.as_dict()) == [field.name for field in dataclasses.fields(adamx.Moments)]
+    assert list(seen.as_dict()) == [
+        field.name for field in dataclasses.fields(adamx.Moments) if field.name != "nu_codec"
+    ]
     assert bits([kept[name] for name in ("count", "gradients", "mu", "nu")]) == bits(
         [seen.count, seen.gradients, seen.mu, seen.nu]
     )

@@ -138,7 +138,7 @@ def test_what_stands_around_the_moments_is_carried():
 
 def test_one_array_as_parameters():
     params = jnp.ones((6, 100))
-    narrow = adamx.scale_by_adam(mu_dtype=INT8)
+    narrow = adamx.scale_by_adam(mu_dtype=INT8, nu_dtype=INT8)
     _, state = jax.jit(narrow.update)(params, narrow.init(params))
     plain = restore_as(adamx.scale_by_adam(), state, params, was=narrow)
     np.testing.assert_allclose(plain.mu, 0.1, rtol=1e-6)

@@ -25,7 +25,7 @@ def two_steps(tx):
 
 @pytest.mark.parametrize("wrap", [lambda tx: tx, adamx.with_stochastic_rounding], ids=["alone", "wrapped"])
 def test_equals_the_fused_step(wrap):
-    tx = wrap(adamx.fused_adamw(1e-3, weight_decay=0.1, mu_dtype=CODEC, nu_dtype="bfloat16"))
+    tx = wrap(adamx.fused_adamw(1e-3, weight_decay=0.1, mu_dtype="bfloat16", nu_dtype=CODEC))
     for a, b in zip(*map(jax.tree.leaves, (two_steps(adamx.shard_state(tx, MESH)), two_steps(tx))), strict=True):
         assert (a == b).all()
 

@@ -46,9 +46,9 @@ def test_leaves_of_one_tree_go_both_ways():
 
 def test_codecs_that_the_kernel_does_not_know_are_left_to_xla():
     params = {"coded": jnp.ones((2, 128)), "small": jnp.ones((2, 8))}
-    assert taken(adamx.fused_adam(0.1, mu_dtype=Int8(24, 16)), params)[0] == [8]
-    assert taken(adamx.fused_adam(0.1, mu_dtype=Int8(32, 16)), params)[0] == [8, 128]
-    assert taken(adamx.fused_adam(0.1, mu_dtype="float16"), params) == ([], 0)
+    assert taken(adamx.fused_adam(0.1, nu_dtype=Int8(24, 16)), params)[0] == [8]
+    assert taken(adamx.fused_adam(0.1, nu_dtype=Int8(32, 16)), params)[0] == [8, 128]
+    assert taken(adamx.fused_adam(0.1, mu_dtype="float16", nu_dtype="float16"), params) == ([], 0)
 
 
 def test_leaves_of_one_form_share_a_call():

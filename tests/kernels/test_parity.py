@@ -29,7 +29,7 @@ STORAGES = {
     "nearest": {"mu_dtype": Float("bfloat16", stochastic=False), "nu_dtype": Float("bfloat16", stochastic=False)},
     "int8": {"mu_dtype": INT8, "nu_dtype": INT8},
     "nesting int8": {"mu_dtype": Int8(32, 0, seed=3), "nu_dtype": INT8},
-    "int8 m": {"mu_dtype": INT8},
+    "int8 v": {"nu_dtype": INT8},
     "nearest m, int8 v": {"mu_dtype": Float("bfloat16", stochastic=False), "nu_dtype": INT8},
     "float16, left to XLA": {"mu_dtype": "float16", "nu_dtype": "float16"},
 }

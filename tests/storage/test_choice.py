@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import adamx
 from adamx.storage import Float, Int8
 from adamx.storage.choice import moment_codec, moment_codecs
 
@@ -36,7 +37,7 @@ def test_a_traced_decay_is_dithered():
 
 
 def test_said_explicitly():
-    assert not moment_codec("nu_dtype", Float("bfloat16", stochastic=False), 0.999).dithered
+    assert not moment_codec("nu_dtype", Float("bfloat16", stochastic=False), 0.99).dithered
     assert moment_codec("mu_dtype", Float("bfloat16", stochastic=True, seed=3), 0.9) == Float(
         jnp.dtype("bfloat16"), True, 3
     )
@@ -55,7 +56,7 @@ def test_m_is_dithered_where_v_is_unless_told_otherwise():
     assert dithered(None, "bfloat16") == (False, True)
 
 
-@pytest.mark.parametrize("value", [int, "int8", "nonsense", 3, complex, Float("int8"), Float(3)])
+@pytest.mark.parametrize("value", [int, "int16", "nonsense", 3, bool, Float("int32"), Float(3)])
 def test_the_argument_is_named(value):
     with pytest.raises(TypeError, match=r"^nu_dtype must be a (real )?floating dtype or None, got "):
         moment_codec("nu_dtype", value, 0.999)
@@ -65,3 +66,29 @@ def test_the_argument_is_named(value):
 def test_a_class_is_told_to_be_called(value):
     with pytest.raises(TypeError, match=f"mu_dtype must be a dtype or a codec, got the class .*{value.__name__}\\(\\)"):
         moment_codec("mu_dtype", value, 0.9)
+
+
+@pytest.mark.parametrize("value", ["int8", jnp.int8, np.uint8, Float("int8")])
+def test_8_bit_integers_are_told_of_their_codec(value):
+    with pytest.raises(TypeError, match=r"mu_dtype must be .*got u?int8: .* pass mu_dtype=adamx\.storage\.Int8\(\)$"):
+        moment_codec("mu_dtype", value, 0.9)
+
+
+def test_a_dtype_without_zero_is_refused():
+    with pytest.raises(TypeError, match="nu_dtype is float8_e8m0fnu, which holds no 0: a moment begins at 0"):
+        moment_codec("nu_dtype", "float8_e8m0fnu", 0.999)
+
+
+@pytest.mark.parametrize(("given", "real"), [("complex64", "float32"), (np.complex64, "float32"), (complex, "float64")])
+def test_a_complex_dtype_of_m_stands_for_the_real_one_of_its_width(given, real, x64):
+    assert moment_codec("mu_dtype", given, 0.9) == moment_codec("mu_dtype", real, 0.9)
+    params = {"complex": jnp.zeros(3, given), "real": jnp.zeros(3)}
+    state = adamx.scale_by_adam(mu_dtype=given).init(params)
+    assert (state.mu["complex"].dtype, state.mu["real"].dtype) == (jnp.dtype(given), jnp.dtype(real))
+    with pytest.raises(TypeError, match=r"nu_dtype is complex\d+, but v is real"):
+        adamx.scale_by_adam(nu_dtype=given)
+
+
+def test_complex128_needs_x64():
+    with pytest.raises(ValueError, match="mu_dtype is complex128, but JAX holds complex64 here: set jax_enable_x64"):
+        moment_codec("mu_dtype", "complex128", 0.9)

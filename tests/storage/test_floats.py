@@ -86,9 +86,9 @@ STORED = {
     "nu float8": {"nu_dtype": "float8_e5m2", "b2": 0.9},
     "mu bfloat16, b1 near 1": {"mu_dtype": "bfloat16", "b1": 0.999},
     "mu bfloat16, jax b1 near 1": {"mu_dtype": "bfloat16", "b1": jnp.float32(0.999)},
-    "mu float8": {"mu_dtype": "float8_e4m3fn"},
+    "both float8": {"mu_dtype": "float8_e4m3fn", "nu_dtype": "float8_e4m3fn"},
     "mu bfloat16": {"mu_dtype": "bfloat16"},
-    "mu float16": {"mu_dtype": "float16"},
+    "both float16": {"mu_dtype": "float16", "nu_dtype": "float16"},
     "both bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
 }
 
@@ -140,10 +140,12 @@ def test_a_block_of_any_size_of_float32_is_held_to_the_precision_of_its_dtype(st
     np.testing.assert_allclose(back, x, rtol=1.01 * float(jnp.finfo(dtype).eps))
 
 
-def test_m_in_float16_has_the_layout_of_optax_and_scalars_stay_float32():
-    codec = Float(jnp.dtype("float16"))
-    assert codec.zeros(jnp.zeros(3), jnp.float32, square=False).dtype == jnp.float16
-    assert codec.zeros(jnp.zeros(()), jnp.float32, square=True).dtype == jnp.float32
+@pytest.mark.parametrize("stored", ["float16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("square", [False, True], ids=["m", "v"])
+def test_both_moments_share_scales_and_scalars_stay_float32(square, stored):
+    codec = Float(stored)
+    assert isinstance(codec.zeros(jnp.zeros(3), jnp.float32, square=square), Quantized)
+    assert codec.zeros(jnp.zeros(()), jnp.float32, square=square).dtype == jnp.float32
 
 
 BETAS = [0.0, 0.5, 0.9, 0.999, 0.999999]

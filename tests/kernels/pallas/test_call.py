@@ -126,7 +126,7 @@ def test_what_the_kernel_takes():
         form = pallas_form(*leaf(), PLAIN, platform)
         assert (form.mu, form.nu, block_of(form)) == ((INT8, 128), (INT8, 128), 128)
         assert pallas_form(*leaf(mu="bfloat16", nu="bfloat16"), PLAIN, platform).nu[0] == DITHERED
-        assert pallas_form(*leaf(nu="float32"), PLAIN, platform) is not None
+        assert pallas_form(*leaf(mu="float32"), PLAIN, platform) is not None
         assert pallas_form(*leaf(dtype="bfloat16"), STOCHASTIC, platform) is not None
 
 

@@ -21,7 +21,7 @@ CODED, HALF = Int8(128, 0), Float("bfloat16", stochastic=True)
 CODECS = {
     "int8": (CODED, CODED),
     "bfloat16": (HALF, HALF),
-    "int8 m": (CODED, Float()),
+    "float32 m": (Float(), CODED),
     "int8 v": (HALF, CODED),
     "nearest": (Float("bfloat16", stochastic=False), Float("bfloat16", stochastic=False)),
 }

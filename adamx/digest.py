@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from adamx.trees import Tree, path_name
+from adamx.variables import flatten_with_path
 
 
 def fingerprint(tree: Tree) -> str:
@@ -18,8 +19,8 @@ def fingerprint(tree: Tree) -> str:
     Equal for a tree and what a checkpoint restores of it, on any number of devices, as NumPy or JAX arrays, strongly or
     weakly typed. Different where one bit of a leaf is: -0.0 is not 0.0, and one NaN is not another. Containers count by
     the paths of their leaves alone, so that a tuple and a list, `optax.ScaleByAdamState` and `MomentsState`, or a state
-    that was restored as a dict of its fields have one digest; what has no leaves, None or `EmptyState()`, does not
-    count. Whether a state fits its optimizer is for `check_restored` to say.
+    that was restored as a dict of its fields have one digest, and so have a state in `nnx.Optimizer` and its arrays alone;
+    what has no leaves, None or `EmptyState()`, does not count. Whether a state fits its optimizer is for `check_restored` to say.
 
     Leaves are read one after the other: the host holds a copy of one at a time.
 
@@ -42,7 +43,7 @@ def fingerprint(tree: Tree) -> str:
         False
     """
     digest = hashlib.sha256()
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    found, _ = flatten_with_path(tree)
     for keys, i in sorted((_keys(path), i) for i, (path, _) in enumerate(found)):
         dtype, values = _read(*found[i])
         digest.update(repr((keys, dtype, values.shape)).encode())

@@ -1,14 +1,17 @@
 """What a state weighs."""
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from adamx.core.state import DitheredMomentsState, MomentsState
 from adamx.precision.master_weights import MasterWeightsState
-from adamx.storage.codec import shapes
-from adamx.trees import Tree, path_name
+from adamx.storage.codec import is_quantized, shapes
+from adamx.trees import Tree, named_leaves
+from adamx.variables import bare
 
 
 class StateBytes(NamedTuple):
@@ -16,7 +19,7 @@ class StateBytes(NamedTuple):
 
     Attributes:
         leaves: for each path the number of elements and the bytes of all that the state keeps for them.
-        rest: bytes of counts and of what other transformations keep.
+        rest: bytes of counts and of what belongs to no leaf.
     """
 
     leaves: dict[str, tuple[int, int]]
@@ -45,8 +48,11 @@ class StateBytes(NamedTuple):
 def state_bytes(state: Any) -> StateBytes:
     """How many bytes a state keeps for each leaf of the parameters.
 
+    The moments or the master weights in the state tell the paths and shapes of the parameters. Every tree in the state
+    that has some of them counts, whatever transformation keeps it: maxima, slow averages, accumulated gradients.
+
     Args:
-        state: of any chain with adamx's moments or master weights in it; arrays or `jax.ShapeDtypeStruct`.
+        state: of any chain with moments or master weights in it; arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
         Elements and bytes by path, and the rest.
@@ -61,27 +67,52 @@ def state_bytes(state: Any) -> StateBytes:
         everything else             0               8          0.000
         total                  10,100          40,408          4.001
     """
+    state = bare(state)
+    like = [tree for node in _find(state, _tells_parameters) for tree in _trees_like_parameters(node)]
+    shapes_of = {name: np.shape(whole) for tree in like for name, whole in _wholes(tree).items()}
+    kinds = {_kind(tree) for tree in like}
+
+    def is_like_parameters(node: Any) -> bool:
+        known = {name: x for name, x in _wholes(node).items() if name in shapes_of} if _kind(node) in kinds else {}
+        return bool(known) and all(shapes_of[name] == np.shape(x) and not _is_count(x) for name, x in known.items())
+
     leaves: dict[str, tuple[int, int]] = {}
-
-    def add(tree: Tree) -> None:
-        wholes, treedef = jax.tree_util.tree_flatten_with_path(shapes(tree))
-        for (path, whole), stored in zip(wholes, treedef.flatten_up_to(tree), strict=True):
-            name = path_name(path)
-            leaves[name] = np.size(whole), leaves.get(name, (0, 0))[1] + _bytes(stored)
-
-    def visit(node: Any) -> None:
-        if isinstance(node, MomentsState | DitheredMomentsState):
-            add(node.mu)
-            add(node.nu)
-        elif isinstance(node, MasterWeightsState):
-            add(node.remainder)
-            jax.tree.map(visit, node.inner, is_leaf=ours)
-
-    def ours(node: Any) -> bool:
-        return isinstance(node, MomentsState | DitheredMomentsState | MasterWeightsState)
-
-    jax.tree.map(visit, state, is_leaf=ours)
+    for tree in _find(state, is_like_parameters):
+        for name, stored in named_leaves(tree, is_quantized).items():
+            elements = math.prod(np.shape(stored.codes if is_quantized(stored) else stored))
+            leaves[name] = elements, leaves.get(name, (0, 0))[1] + _bytes(stored)
     return StateBytes(leaves, _bytes(state) - sum(size for _, size in leaves.values()))
+
+
+def _tells_parameters(node: Any) -> bool:
+    return isinstance(node, MasterWeightsState) or (hasattr(node, "mu") and hasattr(node, "nu"))
+
+
+def _trees_like_parameters(node: Any) -> list[Tree]:
+    """What in a state surely has the parameters' structure and shapes; in a group, those of the group."""
+    if isinstance(node, MasterWeightsState):
+        inner = _find(node.inner, _tells_parameters)
+        return [node.remainder, *(tree for below in inner for tree in _trees_like_parameters(below))]
+    return [node.mu]
+
+
+def _wholes(tree: Tree) -> dict[str, Any]:
+    """The arrays of a tree by path, quantized ones as one."""
+    return named_leaves(shapes(tree))
+
+
+def _is_count(x: Any) -> bool:
+    return np.ndim(x) == 0 and jnp.issubdtype(x.dtype, jnp.integer)
+
+
+def _kind(node: Any) -> Any:
+    """The type of a container; None for an array."""
+    return None if is_quantized(node) or jax.tree_util.all_leaves([node]) else type(node)
+
+
+def _find(tree: Tree, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The nodes that are wanted, from the root down; nothing is sought within them."""
+    return [node for node in jax.tree.leaves(tree, is_leaf=wanted) if wanted(node)]
 
 
 def _bytes(tree: Tree) -> int:

@@ -12,6 +12,7 @@ from adamx import hyperparameters
 from adamx.core.composition import wrong_state
 from adamx.core.update import Update
 from adamx.trees import Tree, all_finite
+from adamx.variables import bare
 
 Take = Callable[[Tree, optax.OptState, Tree], tuple[Tree, optax.OptState]]
 """From gradients, state and parameters to what moves (updates, or parameters) and the state."""
@@ -161,7 +162,7 @@ def check_skips(state: optax.OptState) -> None:
         Traceback (most recent call last):
         FloatingPointError: more than max_consecutive steps in a row had a gradient that was not finite, of all: 1
     """
-    guards = [node for node in jax.tree.leaves(state, is_leaf=_is_guard) if _is_guard(node)]
+    guards = [node for node in jax.tree.leaves(bare(state), is_leaf=_is_guard) if _is_guard(node)]
     if not guards:
         raise TypeError("there is no SkipNonfiniteState in this state: wrap the optimizer in adamx.skip_nonfinite")
     for guard in guards:

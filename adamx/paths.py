@@ -1,11 +1,8 @@
 """Groups of parameters by their paths: masks, and a factor on the step of each group."""
 
-import difflib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -13,60 +10,26 @@ from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, no_state
 from adamx.core.decay import INJECTED
 from adamx.numerics import Scalar
+from adamx.patterns import check_all_match, check_patterns, first_match
 from adamx.trees import Tree, path_name, result_dtype
-
-NEAR = 5
-"""So many paths stand in the error for a pattern that matches none."""
-
-
-def _is_variable(node: Any) -> bool:
-    """Whether a node is a variable of Flax NNX: its path is that of its value, which is a leaf below."""
-    kind = type(node)
-    return kind.__module__.startswith("flax.nnx") and hasattr(kind, "value") and not hasattr(kind, "keys")
-
-
-def _map_names(f: Callable[[str], Any], tree: Tree) -> Tree:
-    """A tree with `f(path)` in place of every array, paths as "encoder/layer_0/bias" in every kind of container."""
-    found, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)
-
-    def answer(path: Any, node: Any) -> Any:
-        value = f(path_name(path))
-        return jax.tree.map(lambda _: value, node)  # pyright: ignore[reportUnknownLambdaType]
-
-    return treedef.unflatten([answer(path, node) for path, node in found])
-
-
-def _names(tree: Tree) -> list[str]:
-    names: list[str] = []
-    _map_names(names.append, tree)
-    return names
+from adamx.variables import holds_leaf, map_with_path
 
 
 def _checked(what: str, patterns: tuple[Any, ...]) -> tuple[str, ...]:
     if not patterns:
         raise ValueError(f'{what} needs at least one regular expression, {what}("bias$", "norm") say')
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{what} takes regular expressions, got {pattern!r} of type {type(pattern).__name__}")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{what}: {pattern!r} is not a regular expression, {error}") from None
-    return patterns
+    return check_patterns(what, patterns)
 
 
-def _unlike(pattern: str, name: str) -> float:
-    """How far a pattern is from a path, or from the part of it that is nearest."""
-    return -max(difflib.SequenceMatcher(None, pattern, part).ratio() for part in (name, *name.split("/")))
+def _mask(what: str, patterns: tuple[str, ...], tree: Tree, *, where_found: bool) -> Tree:
+    """Booleans in the places of leaves, and of Flax's variables: what a mask leaves out is then no variable."""
+    _check_is_tree(what, tree)
+    check_all_match(what, patterns, tree)
 
+    def answer(path: Any, _: Any) -> bool:
+        return (first_match(patterns, path_name(path)) is not None) == where_found
 
-def _check_all_match(what: str, patterns: tuple[str, ...], names: list[str]) -> None:
-    for pattern in patterns:
-        if names and not any(re.search(pattern, name) for name in names):
-            near = sorted(names, key=lambda name: _unlike(pattern, name))[:NEAR]
-            raise ValueError(
-                f"{what}: no path matches {pattern!r}. There are {len(names)}, among them: {', '.join(near)}"
-            )
+    return map_with_path(answer, tree, holds_leaf)
 
 
 def _check_is_tree(what: str, tree: Tree) -> None:
@@ -75,15 +38,11 @@ def _check_is_tree(what: str, tree: Tree) -> None:
         raise TypeError(f"{what} got the step count in place of a tree. {INJECTED}")
 
 
-def _found(patterns: tuple[str, ...], name: str) -> int | None:
-    """Which pattern is the first that is found in a path."""
-    return next((i for i, pattern in enumerate(patterns) if re.search(pattern, name)), None)
-
-
 def match(*patterns: str) -> Callable[[Tree], Tree]:
     """A mask of the leaves in whose path one of the patterns is found, for any `mask=` argument and as labels.
 
     A path is written "encoder/layer_0/bias", in dicts, lists, dataclasses, Flax NNX states and Equinox modules alike.
+    In a group of `optax.masked` or `optax.partition` a pattern may also be found in the path of a leaf of another one.
 
     Args:
         *patterns: regular expressions, searched anywhere in the path: "bias$", "^encoder/", "norm|scale".
@@ -112,9 +71,7 @@ def match(*patterns: str) -> Callable[[Tree], Tree]:
     checked = _checked("match", patterns)
 
     def mask(tree: Tree) -> Tree:
-        _check_is_tree("match", tree)
-        _check_all_match("match", checked, _names(tree))
-        return _map_names(lambda name: _found(checked, name) is not None, tree)
+        return _mask("match", checked, tree, where_found=True)
 
     return mask
 
@@ -137,9 +94,7 @@ def not_matching(*patterns: str) -> Callable[[Tree], Tree]:
     checked = _checked("not_matching", patterns)
 
     def mask(tree: Tree) -> Tree:
-        _check_is_tree("not_matching", tree)
-        _check_all_match("not_matching", checked, _names(tree))
-        return _map_names(lambda name: _found(checked, name) is None, tree)
+        return _mask("not_matching", checked, tree, where_found=False)
 
     return mask
 
@@ -175,16 +130,16 @@ def scale_by_path(factors: Mapping[str, Scalar]) -> optax.GradientTransformation
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         check_empty(state)
-        _check_all_match("scale_by_path", patterns, _names(updates))
+        check_all_match("scale_by_path", patterns, updates)
 
-        def scaled(which: int, u: Any) -> Any:
-            if which < 0:
+        def scaled(path: Any, u: Any) -> Any:
+            which = first_match(patterns, path_name(path))
+            if which is None:
                 return u
             dtype = result_dtype(u)
             factor = numerics.as_scalar(numbers[which], numerics.real_dtype(dtype))
             return (factor * jnp.asarray(u, dtype)).astype(jnp.result_type(u))
 
-        groups = _map_names(lambda name: -1 if (i := _found(patterns, name)) is None else i, updates)
-        return jax.tree.map(scaled, groups, updates), state
+        return map_with_path(scaled, updates), state
 
     return optax.GradientTransformationExtraArgs(no_state, update)

@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from adamx import numerics
 from adamx.numerics import compute_dtype
+from adamx.variables import bare, flatten_with_path, holds_leaf, is_variable, put_back
 
 Tree = Any
 """A tree of arrays, in any container that JAX knows."""
@@ -19,6 +20,11 @@ Tree = Any
 def path_name(path: Sequence[Any]) -> str:
     """A leaf's path as people write it, "encoder/layer_0/bias"; the root is "the tree itself"."""
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/") or "the tree itself"
+
+
+def named_leaves(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """The leaves of a tree by the names of their paths, in the order of the tree."""
+    return {path_name(path): leaf for path, leaf in flatten_with_path(tree, is_leaf)[0]}
 
 
 def _no_number(what: str, path: Sequence[Any], came: str) -> TypeError:
@@ -85,7 +91,7 @@ def _kind(node: Any) -> str:
 
 def check_leaves(what: str, tree: Tree) -> None:
     """Raises a TypeError with the path of the first leaf that is no floating or complex array or Python float."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    for path, leaf in flatten_with_path(tree)[0]:
         leaf_dtype(what, path, leaf)
 
 
@@ -105,7 +111,7 @@ def check_fits(
         ValueError: another structure or shape, with the path of the first leaf that differs.
         TypeError: a leaf that is no floating array, or is complex where the expected one is real.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    leaves, treedef = flatten_with_path(tree)
     if treedef != jax.tree.structure(expected):
         raise ValueError(
             f"the {what} tree does not have the structure of the {like} tree{_MADE_FOR if of_state else ''}: "
@@ -175,10 +181,10 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     While a program is recorded the formula is traced once for each distinct shape instead of once for each leaf,
     which halves the time to trace a large tree; XLA inlines the calls, and the bits are those of the plain formula.
     """
-    leaves, treedef = jax.tree.flatten(tree)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=holds_leaf)
     columns = [leaves, *(treedef.flatten_up_to(other) for other in rest)]
     on_arrays = jax.jit(formula) if _staged() else formula
-    rows = [on_arrays(*row) for row in zip(*columns, strict=True)]
+    rows = [_inside(on_arrays, *row) for row in zip(*columns, strict=True)]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
 
 
@@ -202,8 +208,18 @@ def first_state(formula: Callable[[Any, Any], tuple[Any, ...]], outputs: int, pa
     return map_paths(start, outputs, params)
 
 
-def map_paths(formula: Callable[[Any, Any], tuple[Any, ...]], outputs: int, tree: Tree) -> tuple[Tree, ...]:
-    """Applies a function of path and leaf to each leaf, and gives `outputs` trees."""
-    found, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    rows = [formula(path, leaf) for path, leaf in found]
+def map_paths(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree, *rest: Tree) -> tuple[Tree, ...]:
+    """Applies a function of path, leaf and what `rest` has in its place to each leaf, and gives `outputs` trees."""
+    found, treedef = flatten_with_path(tree, holds_leaf)
+    columns = [found, *(treedef.flatten_up_to(other) for other in rest)]
+    rows = [
+        _inside(functools.partial(formula, path), leaf, *others) for (path, leaf), *others in zip(*columns, strict=True)
+    ]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
+
+
+def _inside(formula: Callable[..., tuple[Any, ...]], first: Any, *rest: Any) -> tuple[Any, ...]:
+    """What a formula gives of leaves; of variables it gets what they hold, and the first one holds what it gives."""
+    if not is_variable(first):
+        return formula(first, *rest)
+    return tuple(put_back(first, x) for x in formula(*map(bare, (first, *rest))))

@@ -17,10 +17,10 @@ from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
-from adamx.storage.codec import Quantized, Stored, precision, shapes
+from adamx.storage.codec import Quantized, Stored, first_moments, precision, shapes
 from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
 from adamx.storage.pairs import check_leaf
-from adamx.trees import Tree, check_fits, first_state, leaf_dtype, map_leaves, path_name
+from adamx.trees import Tree, check_fits, map_leaves
 
 Mean = Callable[[jax.Array, jax.Array], jax.Array]
 """`β2 v + (1-β2) x`, from v and x."""
@@ -54,13 +54,9 @@ class _Averages:
     def dithers_sum(self) -> bool:
         return self.precise and numerics.needs_dither(float(self.b2))
 
-    def zeros(self, path: Any, p: Any) -> tuple[Stored, Stored]:
-        """The moments of a parameter before the first step."""
-        dtype, where = leaf_dtype("parameter", path, p), path_name(path)
-        mu = self.mu_codec.zeros(p, dtype, square=False, where=where)
-        nu = self.nu_codec.zeros(p, dtype, square=True, where=where)
+    def check(self, where: str, mu: Stored, nu: Stored) -> None:
+        """Raises where the storages of one leaf do not go together."""
         check_leaf(where, self.mu_codec, mu, nu)
-        return mu, nu
 
     def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
         """The moments after a gradient: fresh, and as they are kept."""
@@ -124,7 +120,7 @@ def moments_of(
     state_type = DitheredMomentsState if averages.dithered else MomentsState
 
     def init(params: optax.Params) -> MomentsState | DitheredMomentsState:
-        mu, nu = first_state(averages.zeros, 2, params)
+        mu, nu = first_moments(params, (mu_codec, False), (nu_codec, True), check=averages.check)
         return state_type(jnp.zeros([], jnp.int32), mu, nu, *([jnp.zeros([], jnp.uint32)] if averages.dithered else []))
 
     def update(

@@ -9,14 +9,15 @@ from adamx.diagnostics.measure import Measurement, on_host
 from adamx.diagnostics.probe import ProbeState
 from adamx.guard import SkipNonfiniteState
 from adamx.storage.codec import shapes
-from adamx.trees import path_name
+from adamx.trees import named_leaves
+from adamx.variables import bare
 
 
 def diagnose(state: optax.OptState) -> dict[str, Measurement]:
     """What the probe in an optimizer's state last measured, by leaf path. Waits for the device.
 
     Args:
-        state: of an optimizer with an `adamx.probe()` anywhere in it; it tells what a `skip_nonfinite` skipped, too.
+        state: of an optimizer with an `adamx.probe()` anywhere in it; it tells what each `skip_nonfinite` around it skipped.
 
     Returns:
         A dict from path, "encoder/layer_0/bias", to `Measurement`, Python numbers.
@@ -31,17 +32,12 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
         >>> adamx.diagnose(state)["w"].spike.__round__(3)
         1.0
     """
-    nodes = _find(state)
-    skipped = sum(int(node.skipped) for node in nodes if isinstance(node, SkipNonfiniteState))
     found: dict[str, Measurement] = {}
-    paths: list[str] = []
-    for node in nodes:
-        if isinstance(node, ProbeState):
-            for path, row in zip(paths, on_host(node.measured), strict=True):
-                found[path] = Measurement(int(node.step), *row, skipped=skipped)
-        elif not isinstance(node, SkipNonfiniteState):
-            paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes(node.mu))[0]]
-    if not any(isinstance(node, ProbeState) for node in nodes):
+    probes = _find(bare(state))
+    for probe, paths, skipped in probes:
+        for path, row in zip(paths, on_host(probe.measured), strict=True):
+            found[path] = Measurement(int(probe.step), *row, skipped=skipped)
+    if not probes:
         raise TypeError(
             "there is no ProbeState in this state: put adamx.probe(learning_rate) between adamx.scale_by_moments() "
             "and adamx.bias_correction()"
@@ -49,14 +45,19 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
     return found
 
 
-def _find(state: Any) -> list[Any]:
-    """Guards, moments and probes in the order of the chain: a probe comes behind the moments it has measured."""
+def _find(state: Any, skipped: int = 0) -> list[tuple[ProbeState, list[str], int]]:
+    """Each probe with the paths of the moments that stand before it in the chain, and what the guards around skipped."""
 
     def wanted(node: Any) -> bool:
         return isinstance(node, ProbeState | SkipNonfiniteState) or (hasattr(node, "mu") and hasattr(node, "nu"))
 
-    found: list[Any] = []
+    found: list[tuple[ProbeState, list[str], int]] = []
+    paths: list[str] = []
     for node in jax.tree.leaves(state, is_leaf=wanted):
-        if wanted(node):
-            found += [node, *(_find(node.inner) if isinstance(node, SkipNonfiniteState) else [])]
+        if isinstance(node, SkipNonfiniteState):
+            found += _find(node.inner, skipped + int(node.skipped))
+        elif isinstance(node, ProbeState):
+            found.append((node, paths, skipped))
+        elif wanted(node):
+            paths = list(named_leaves(shapes(node.mu)))
     return found

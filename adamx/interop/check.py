@@ -9,6 +9,7 @@ import optax
 from adamx.interop.moments import by_path
 from adamx.storage import Quantized
 from adamx.trees import Tree, first_difference
+from adamx.variables import bare
 
 SHOWN = 8
 """So many differences stand in an error."""
@@ -53,7 +54,7 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
         A moment in another dtype or codec moves to the storage of tx by adamx.restore_as(tx, state, params).
     """
     expected = jax.eval_shape(tx.init, params)
-    found = differences(expected, state)
+    found = differences(bare(expected), bare(state))
     if found:
         shown = [words for _, words in found[:SHOWN]]
         shown += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []

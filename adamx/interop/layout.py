@@ -74,15 +74,20 @@ def torch_name(names: Names, path: str, known: Sequence[str]) -> str:
     Raises:
         ValueError: there is none.
     """
-    name = names(path) if callable(names) else names.get(path)
+    name = names(path) if callable(names) else _entry(names, path)
     if name is None or name not in known:
         came = f"names has no entry for {path}" if name is None else f"{name!r}, for {path}, is not among torch's"
         raise ValueError(f"{came}; torch's parameters are {', '.join(known)}")
     return name
 
 
+def _entry(by_path: Mapping[str, Any], path: str) -> Any:
+    """What a mapping has for a path; that of a Flax variable ended in "/value" in adamx 0.1."""
+    return by_path.get(path, by_path.get(f"{path}/value"))
+
+
 def _permutation(layout: Layout, path: str, ndim: int) -> list[int]:
-    found: Any = layout(path, ndim) if callable(layout) else layout.get(path)
+    found: Any = layout(path, ndim) if callable(layout) else _entry(layout, path)
     axes = list(range(ndim)) if found is None else list(found)
     if sorted(axes) != list(range(ndim)):
         raise ValueError(f"layout of {path}: expected a permutation of {ndim} axes, got {found}")

@@ -13,8 +13,9 @@ from adamx import numerics
 from adamx.core.state import DitheredMomentsState, MomentsState
 from adamx.optimizers.amsgrad import AmsgradState
 from adamx.storage import Float, Int8, Quantized
-from adamx.storage.codec import Codec, Stored
+from adamx.storage.codec import Codec, Stored, is_quantized
 from adamx.trees import Tree, path_name
+from adamx.variables import bare, flatten_with_path
 
 LONG = 2**30
 """A last axis on which the number of blocks tells how long one is, up to 32,767."""
@@ -49,14 +50,9 @@ def is_moments(node: Any) -> bool:
     return isinstance(node, MomentsState | DitheredMomentsState | AmsgradState)
 
 
-def is_quantized(node: Any) -> bool:
-    """Whether a moment is held in codes."""
-    return isinstance(node, Quantized)
-
-
 def by_path(moment: Tree, path: Sequence[Any] = ()) -> dict[str, Any]:
     """The stored moments of a tree by path, quantized ones whole."""
-    found, _ = jax.tree_util.tree_flatten_with_path(moment, is_leaf=is_quantized)
+    found, _ = flatten_with_path(bare(moment), is_quantized)
     return {path_name((*path, *rest)): stored for rest, stored in found}
 
 
@@ -137,7 +133,7 @@ def fill(path: Sequence[Any], node: Any, source: Source, sizes: Mapping[str, int
     """
 
     def stored(field: str, lookup: Lookup, square: bool) -> Tree:
-        found, treedef = jax.tree_util.tree_flatten_with_path(getattr(node, field), is_leaf=is_quantized)
+        found, treedef = flatten_with_path(getattr(node, field), is_quantized)
         under = (*path, jax.tree_util.GetAttrKey(field))
 
         def leaf(rest: Sequence[Any], like: Any) -> Stored:

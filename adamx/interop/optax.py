@@ -12,6 +12,7 @@ from adamx.core.state import MomentsState
 from adamx.optimizers.amsgrad import AmsgradState
 from adamx.storage import Quantized
 from adamx.trees import Tree, path_name
+from adamx.variables import map_with_path
 
 
 def from_optax(state: optax.OptState) -> Any:
@@ -75,7 +76,7 @@ def to_optax(state: Any) -> Any:
             )
         return node
 
-    return jax.tree_util.tree_map_with_path(convert, state, is_leaf=_is_ours)
+    return map_with_path(convert, state, _is_ours)
 
 
 def _moments(node: Any) -> MomentsState:

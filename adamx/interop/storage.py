@@ -12,7 +12,8 @@ from adamx.interop.moments import Source, block_sizes, by_path, decode, fill, is
 from adamx.interop.optax import from_optax
 from adamx.storage import Quantized
 from adamx.storage.codec import shapes
-from adamx.trees import path_name
+from adamx.trees import named_leaves, path_name
+from adamx.variables import bare, flatten_with_path
 
 
 def restore_as(
@@ -57,8 +58,8 @@ def restore_as(
         Array([0.1, 0.1], dtype=float32)
     """
     expected, state = jax.eval_shape(tx.init, params), from_optax(state)
-    wanted, treedef = jax.tree_util.tree_flatten_with_path(expected, is_leaf=is_moments)
-    came = {path_name(path): node for path, node in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_moments)[0]}
+    wanted, treedef = flatten_with_path(expected, is_moments)
+    came = named_leaves(bare(state), is_moments)
     _check_fits({path_name(path): node for path, node in wanted}, came)
     old = _old_sizes(state, params, was)
     new = block_sizes(tx, params) if _has_int8(expected) else {}

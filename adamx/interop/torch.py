@@ -9,10 +9,12 @@ import numpy as np
 import optax
 
 from adamx.interop.layout import Layout, Names, to_jax, to_torch_axes, torch_name
-from adamx.interop.moments import Source, block_sizes, by_path, fill, is_moments, is_quantized
+from adamx.interop.moments import Source, block_sizes, by_path, fill, is_moments
 from adamx.interop.torch_format import SECOND, entries, mu_product, numbers, steps, to_numpy
 from adamx.optimizers.amsgrad import AmsgradState, RunningMaxState
-from adamx.trees import Tree, path_name
+from adamx.storage.codec import is_quantized
+from adamx.trees import Tree, named_leaves, path_name
+from adamx.variables import bare, map_with_path
 
 AMSGRAD = (
     "torch takes the maximum of v and corrects it afterwards, AmsgradState holds that of the corrected v: build tx as "
@@ -70,7 +72,7 @@ def from_torch(
     """
     found, template = entries(state_dict, names, params, order), tx.init(params)
     _check_maximum(template, any("max_exp_avg_sq" in entry for entry in found.values()))
-    shapes = {path_name(path): np.shape(p) for path, p in jax.tree_util.tree_flatten_with_path(params)[0]}
+    shapes = {path: np.shape(p) for path, p in named_leaves(params).items()}
     count = jnp.asarray(steps(found), jnp.int32)
 
     def lookup(*fields: str) -> Callable[[str], np.ndarray]:
@@ -90,7 +92,7 @@ def from_torch(
             return RunningMaxState(_map_names(lambda name, x: jnp.asarray(largest(name), x.dtype), node.nu_max))
         return node._replace(count=count) if _is_schedule(node) else node
 
-    return jax.tree_util.tree_map_with_path(filled, template, is_leaf=_is_filled)
+    return map_with_path(filled, template, _is_filled)
 
 
 def to_torch(
@@ -148,7 +150,7 @@ def to_torch(
                 product = mu_product(int(count), groups[number])
                 new[number]["mu_product"] = as_tensor(np.array(product, np.float32))
 
-    for node in jax.tree.leaves(state, is_leaf=_is_filled):
+    for node in jax.tree.leaves(bare(state), is_leaf=_is_filled):
         if isinstance(node, AmsgradState):
             raise TypeError(AMSGRAD)
         if isinstance(node, RunningMaxState):
@@ -178,7 +180,7 @@ def _is_filled(node: Any) -> bool:
 
 
 def _map_names(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(lambda path, x: f(path_name(path), x), tree)  # pyright: ignore[reportUnknownLambdaType]
+    return map_with_path(lambda path, x: f(path_name(path), x), tree)
 
 
 def _check_maximum(template: Any, came: bool) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 
 from adamx.interop.layout import Names, torch_name
-from adamx.trees import path_name
+from adamx.trees import named_leaves
 
 SECOND = {
     "Adam": "exp_avg_sq",
@@ -60,8 +59,7 @@ def entries(
         ValueError: a parameter that torch has not stepped; one with a state that no path takes; two paths for one.
     """
     known = numbers(state_dict, order)
-    paths = [path_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    taken = {path: torch_name(names, path, list(known)) for path in paths}
+    taken = {path: torch_name(names, path, list(known)) for path in named_leaves(params)}
     if len(set(taken.values())) != len(taken):
         raise ValueError(f"names gives two paths the same parameter of torch: {taken}")
     for path, name in taken.items():

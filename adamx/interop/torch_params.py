@@ -10,7 +10,8 @@ import optax
 
 from adamx.interop.layout import Layout, Names, to_jax, to_torch_axes, torch_name
 from adamx.interop.torch_format import to_numpy
-from adamx.trees import path_name
+from adamx.trees import named_leaves, path_name
+from adamx.variables import map_with_path
 
 
 def params_from_torch(
@@ -43,7 +44,7 @@ def params_from_torch(
         array = to_numpy(state_dict[torch_name(names, name, list(state_dict))])
         return jnp.asarray(to_jax(layout, name, array, np.shape(p)), jnp.result_type(p))
 
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    return map_with_path(leaf, params)
 
 
 def params_to_torch(
@@ -77,8 +78,8 @@ def params_to_torch(
         (2, 3)
     """
     found = dict(state_dict)
-    for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
-        name, array = path_name(path), np.asarray(p)
+    for name, p in named_leaves(params).items():
+        array = np.asarray(p)
         wide = array if array.dtype.itemsize > 2 else array.astype(np.float32)
         found[torch_name(names, name, list(state_dict))] = as_tensor(to_torch_axes(layout, name, wide))
     return found

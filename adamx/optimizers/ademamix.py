@@ -20,10 +20,10 @@ from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.storage import Codec
 from adamx.storage.choice import moment_codec
-from adamx.storage.codec import Stored, shapes
+from adamx.storage.codec import Stored, first_moments, shapes
 from adamx.storage.dither import MOMENTS, Walk, walks
 from adamx.storage.pairs import check_moment, check_rounding
-from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves, path_name
+from adamx.trees import check_fits, map_leaves
 
 
 class SlowMomentumState(NamedTuple):
@@ -151,15 +151,12 @@ def slow_momentum(
     codec = moment_codec("mu_dtype", mu_dtype, slowest)
     check_rounding(codec, slowest)
 
-    def zeros(path: Any, p: Any) -> tuple[Stored]:
-        return (codec.zeros(p, leaf_dtype("parameter", path, p), square=False, where=path_name(path)),)
-
     def init(params: optax.Params) -> Any:
         for name, value in (("b3", decay), ("alpha", weight)):
             if callable(value):
                 check_schedule(name, value)
         step = jnp.zeros([], jnp.uint32) if codec.dithered else None
-        return SlowMomentumState(first_state(zeros, 1, params)[0], step)
+        return SlowMomentumState(first_moments(params, (codec, False))[0], step)
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

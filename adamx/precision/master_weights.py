@@ -10,7 +10,8 @@ from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, tree_to_float32
 from adamx.precision.wrapping import Wrapping
 from adamx.storage.split import bits_of, join, nearest_even, split, widen
-from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, path_name
+from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, named_leaves, path_name
+from adamx.variables import bare
 
 
 class MasterWeightsState(NamedTuple):
@@ -26,14 +27,14 @@ class MasterWeightsState(NamedTuple):
     remainder: Tree
 
 
-def _first_remainder(p: Any, weight: Any) -> Any:
+def _first_remainder(path: Any, p: Any, weight: Any) -> tuple[Any]:
     """What the state keeps of a parameter before the first step."""
     dtype = jnp.result_type(p)
     if dtype == jnp.bfloat16:
-        return jnp.zeros_like(p, jnp.uint16)
+        return (jnp.zeros_like(p, jnp.uint16),)
     if not is_half(dtype):
-        return None
-    return jnp.zeros(weight.shape, weight.dtype) if isinstance(weight, jax.ShapeDtypeStruct) else weight
+        return (None,)
+    return (jnp.zeros(weight.shape, weight.dtype) if isinstance(weight, jax.ShapeDtypeStruct) else weight,)
 
 
 def _weight(p: Any, remainder: Any) -> tuple[jax.Array]:
@@ -89,14 +90,14 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
     """The float32 weights behind half-precision parameters.
 
     Args:
-        state: of `with_master_weights`, or any state that contains one such.
+        state: of `with_master_weights`, or any state that contains such, one for each group of `optax.partition` say.
         params: the parameters that belong to it.
 
     Returns:
-        A tree like the parameters, its half-precision leaves in float32.
+        A tree like the parameters. A half-precision leaf with a master weight is float32, any other leaf is as it was.
 
     Raises:
-        TypeError: a state with no or several `MasterWeightsState` in it.
+        TypeError: a state with no `MasterWeightsState` in it, or with two that hold the weight of one leaf.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
@@ -109,10 +110,20 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
     def ours(node: Any) -> bool:
         return isinstance(node, MasterWeightsState)
 
-    found = [node for node in jax.tree.leaves(state, is_leaf=ours) if ours(node)]
-    if len(found) != 1:
-        raise TypeError(f"expected a state with one MasterWeightsState, got {type(state).__name__} with {len(found)}")
-    return map_leaves(_weight, 1, params, found[0].remainder)[0]
+    found = [node for node in jax.tree.leaves(bare(state), is_leaf=ours) if ours(node)]
+    if not found:
+        raise TypeError(f"expected a state with a MasterWeightsState in it, got {type(state).__name__}")
+    remainders: dict[str, Any] = {}
+    for node in found:
+        for name, remainder in named_leaves(node.remainder).items():
+            if name in remainders:
+                raise TypeError(f"the state has two MasterWeightsState with the weight of {name}: pass one of them")
+            remainders[name] = remainder
+
+    def weight(path: Any, p: Any) -> tuple[jax.Array]:
+        return _weight(p, remainders.get(path_name(path)))
+
+    return map_paths(weight, 1, params)[0]
 
 
 def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -152,7 +163,7 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
 
     def init(params: optax.Params) -> MasterWeightsState:
         weights = start_in_float32(params)
-        return MasterWeightsState(inner.init(weights), jax.tree.map(_first_remainder, params, weights))
+        return MasterWeightsState(inner.init(weights), map_paths(_first_remainder, 1, params, weights)[0])
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

@@ -1,12 +1,13 @@
 """What a codec is: how one moment of one leaf is held between steps."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from adamx.trees import Tree
+from adamx.trees import Tree, first_state, leaf_dtype, path_name
 
 HALF_BITS = 16
 """The width of half precision: narrower dtypes than float32 need a codec's care."""
@@ -112,7 +113,36 @@ class Codec(Protocol):
         ...
 
 
-def _is_quantized(node: Any) -> bool:
+def first_moments(
+    params: Tree, *codecs: tuple[Codec, bool], check: Callable[..., None] | None = None
+) -> tuple[Tree, ...]:
+    """The moments of a tree of parameters before the first step.
+
+    Args:
+        params: arrays or `jax.ShapeDtypeStruct`.
+        *codecs: the codec of each moment, and whether it is an average of squares.
+        check: raises where the moments of one leaf do not go together, from its path and them.
+
+    Returns:
+        A tree for each of them.
+    """
+    for codec, _ in codecs:
+        check_paths = getattr(codec, "check_paths", None)
+        if check_paths is not None:
+            check_paths(params)
+
+    def zeros(path: Any, p: Any) -> tuple[Stored, ...]:
+        dtype, where = leaf_dtype("parameter", path, p), path_name(path)
+        found = tuple(codec.zeros(p, dtype, square=square, where=where) for codec, square in codecs)
+        if check is not None:
+            check(where, *found)
+        return found
+
+    return first_state(zeros, len(codecs), params)
+
+
+def is_quantized(node: Any) -> bool:
+    """Whether a moment is held in codes."""
     return isinstance(node, Quantized)
 
 
@@ -124,10 +154,13 @@ def precision(stored: Stored) -> jnp.dtype:
 def shapes(moment: Tree) -> Tree:
     """A tree of stored moments as one of arrays: codes stand for what is quantized, as float32."""
 
-    def plain(stored: Any) -> Any:
-        return jax.ShapeDtypeStruct(stored.codes.shape, jnp.float32) if _is_quantized(stored) else stored
+    def single(codes: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(codes.shape, jnp.float32)
 
-    return jax.tree.map(plain, moment, is_leaf=_is_quantized)
+    def plain(stored: Any) -> Any:
+        return jax.tree.map(single, stored.codes) if is_quantized(stored) else stored
+
+    return jax.tree.map(plain, moment, is_leaf=is_quantized)
 
 
 def wrong_codes(expected: str, came: str) -> TypeError:

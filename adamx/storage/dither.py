@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adamx.trees import Tree, path_name
+from adamx.variables import flatten_with_path
 
 STRIDES = (0x9E35BB67, 0xB93F9635, 0x9482B8A3, 0xB44E9CFD)
 """2^32 times numbers near those whose continued fractions begin with 1; 1, 2; 1, 1, 2; 1, 2, 2 and go on with ones.
@@ -158,7 +159,7 @@ def walks(tree: Tree, step: Any, what: int, seeds: Sequence[int], offsets: Tree 
         offsets: a tree with a tuple of indices in the place of each leaf, where its shard begins.
     """
     wrapping = jnp.asarray(step).astype(jnp.uint32)
-    found, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    found, treedef = flatten_with_path(tree)
     places = [None] * len(found) if offsets is None else [tuple(place) for place in treedef.flatten_up_to(offsets)]
 
     def walk(path: Any, place: tuple[Any, ...] | None) -> Walk:

@@ -1,7 +1,6 @@
 """Moments in one byte an element: floating codes in blocks whose largest element stands apart, dithered."""
 
 import math
-import re
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +9,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters
+from adamx.patterns import check_all_match, check_patterns, first_match
 from adamx.storage import blocks
 from adamx.storage.codec import Quantized, Resolution, Stored, wrong_codes
 from adamx.storage.floats import Float
+from adamx.trees import Tree
 
 ROUNDING = 2.0**-21
 """More than roundings do to a number on its way into units of its block's scale, of a GPU that divides to two units in
@@ -52,6 +53,7 @@ class Int8(NamedTuple):
         min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Many
             leaves below 65,536 elements take more time coded than in float32, see docs/performance.md.
         exclude: regular expressions; a leaf stays float32 where one of them is found in its path, "encoder/norm/scale".
+            One that is found in no path raises at init; see `adamx.match`.
         seed: of the dither.
 
     Example:
@@ -86,18 +88,18 @@ class Int8(NamedTuple):
         exclude: Any = self.exclude
         if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
             raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")
-        for pattern in exclude:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{name}: exclude: {pattern!r} is not a regular expression, {error}") from None
+        check_patterns(f"{name}: exclude", exclude)
+
+    def check_paths(self, params: Tree) -> None:
+        """Raises a ValueError if a pattern of `exclude` is found in no path of the parameters."""
+        check_all_match("Int8: exclude", self.exclude, params)
 
     def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
         """The moment of a parameter before the first step, with the parameter's shape and placement."""
         shape = tuple(getattr(like, "shape", ()))
         small = len(shape) == 0 or shape[-1] < SHORTEST or math.prod(shape) < self.min_size
         complex_moment = not square and jnp.issubdtype(dtype, jnp.complexfloating)
-        if small or complex_moment or any(re.search(pattern, where) for pattern in self.exclude):
+        if small or complex_moment or first_match(self.exclude, where) is not None:
             return Float().zeros(like, dtype, square=square, where=where)
         codes = jnp.zeros_like(like, dtype=jnp.uint8 if square else jnp.int8)
         scale, top = (blocks.per_block(codes, self.block_size, jnp.float32) for _ in range(2))

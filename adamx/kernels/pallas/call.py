@@ -65,16 +65,16 @@ def _problem(form: Form, platform: str, _: Any) -> str:
         since = ".".join(map(str, SINCE[platform]))
         return f"JAX {jax.__version__} does not compile the kernel for {platform}: {since} and newer do"
     tile, rule = _example(form), Rule(0.9, 0.999, nesterov=False, precise=False)
-    scalars = (jnp.float32, (11,)), (jnp.uint32, (2,)), (jnp.uint32, (1, 3))
+    shapes = (jnp.float32, (11,)), (jnp.uint32, (2,)), (jnp.uint32, (1, 3))
+    scalars = [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in shapes]
 
-    def step(leaf: Leaf, *scalars: jax.Array) -> list[Leaf]:
-        return call_pallas(form, [leaf], *scalars, rule, platform=platform)
+    def step(leaf: Leaf, numbers: jax.Array, counts: jax.Array, salts: jax.Array) -> list[Leaf]:
+        return call_pallas(form, [leaf], numbers, counts, salts, rule, platform=platform)
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = jax.jit(step).trace(tile, *(jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in scalars))
-            traced.lower(lowering_platforms=(platform,))
+            jax.jit(step).trace(tile, *scalars).lower(lowering_platforms=(platform,))
     except Exception as error:
         return f"Pallas cannot lower the kernel: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
@@ -89,14 +89,13 @@ def _example(form: Form) -> Leaf:
     """The shapes of a small leaf of a form."""
     block = block_of(form)
     assert block is not None
-    shape = (FEW_ROWS, block)
 
-    def elements(dtype: Any) -> jax.ShapeDtypeStruct:
+    def elements(dtype: Any, shape: tuple[int, int] = (FEW_ROWS, block)) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     def stored(kind: int, codes: Any) -> Any:
         if kind == INT8:
-            return Quantized(elements(codes), *[jax.ShapeDtypeStruct((FEW_ROWS, 1), jnp.float32)] * 2)
+            return Quantized(elements(codes), *[elements(jnp.float32, (FEW_ROWS, 1))] * 2)
         return elements(jnp.float32 if kind == FLOAT32 else jnp.bfloat16)
 
     remainder = elements(jnp.uint16) if form.weights == MASTER else None

@@ -88,9 +88,8 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
         moments = moments.replace(mu=mu, nu=nu, nu_weight=moments.nu_weight)
         now = (moments.count - 1) % every == 0
         count = moments.count - 1
-        alpha = rate
-        if callable(rate):
-            alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
+        given = "the value of the learning_rate schedule"
+        alpha = hyperparameters.scalar(given, rate(count)) if callable(rate) else rate
         weights = _evaluated(moments.mu_weight), _evaluated(moments.nu_weight)
         columns = [jax.tree.leaves(tree) for tree in (moments.gradients, mu, nu)]
         columns.append([None] * leaves if rate is None or params is None else jax.tree.leaves(params))

@@ -95,7 +95,7 @@ def test_every_wrapper_takes_leaves_without_elements(wrap):
 
 
 def test_minimize_converges_at_once_where_there_is_nothing_to_move():
-    found = adamx.minimize(lambda p: jnp.sum(p), jnp.zeros((0, 3)), adamx.adam(0.1), max_steps=9, atol=1e-3)
+    found = adamx.minimize(jnp.sum, jnp.zeros((0, 3)), adamx.adam(0.1), max_steps=9, atol=1e-3)
     assert found.stopped is adamx.StopReason.CONVERGED
 
 

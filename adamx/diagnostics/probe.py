@@ -113,9 +113,9 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
 def _parts(rows: list[tuple[int, Any]]) -> list[list[tuple[int, Any]]]:
     """The leaves in groups for a branch each: what one branch keeps in memory, the next one can use."""
     parts: list[list[tuple[int, Any]]] = []
-    size = LARGE
+    size = 0
     for i, row in rows:
-        if size + row[0].size > LARGE:
+        if not parts or size + row[0].size > LARGE:
             parts, size = [*parts, []], 0
         parts[-1].append((i, row))
         size += row[0].size

@@ -97,7 +97,7 @@ def skip_nonfinite(
         moved, after = _branch(clean, take, keep, gradients, state.inner, params)
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
-        return moved, SkipNonfiniteState(after, state.skipped + ~clean, in_a_row, too_many)
+        return moved, SkipNonfiniteState(after, state.skipped + jnp.int32(~clean), in_a_row, too_many)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any

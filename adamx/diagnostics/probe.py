@@ -88,9 +88,8 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
         moments = moments.replace(mu=mu, nu=nu, nu_weight=moments.nu_weight)
         now = (moments.count - 1) % every == 0
         count = moments.count - 1
-        alpha = rate
-        if callable(rate):
-            alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
+        given = "the value of the learning_rate schedule"
+        alpha = hyperparameters.scalar(given, rate(count)) if callable(rate) else rate
         weights = _evaluated(moments.mu_weight), _evaluated(moments.nu_weight)
         columns = [jax.tree.leaves(tree) for tree in (moments.gradients, mu, nu)]
         columns.append([None] * leaves if rate is None or params is None else jax.tree.leaves(params))
@@ -114,9 +113,9 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
 def _parts(rows: list[tuple[int, Any]]) -> list[list[tuple[int, Any]]]:
     """The leaves in groups for a branch each: what one branch keeps in memory, the next one can use."""
     parts: list[list[tuple[int, Any]]] = []
-    size = LARGE
+    size = 0
     for i, row in rows:
-        if size + row[0].size > LARGE:
+        if not parts or size + row[0].size > LARGE:
             parts, size = [*parts, []], 0
         parts[-1].append((i, row))
         size += row[0].size

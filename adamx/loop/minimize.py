@@ -98,7 +98,7 @@ def _result(at: At, value: jax.Array, aux: Any, history: jax.Array) -> MinimizeR
     """What the loop that runs to its end has found; numbers are read where there are some now."""
     stopped = jnp.where(at.stopped == GOING_ON, jnp.int32(StopReason.MAX_STEPS), at.stopped)
     if isinstance(at.steps, Tracer):
-        if not jax.config.read("jax_debug_nans"):
+        if not jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
             history = jnp.where(jnp.arange(len(history)) < at.steps, history, jnp.nan)
         return MinimizeResult(at.params, at.state, at.steps, stopped, history, aux)
     steps = int(at.steps)

@@ -40,7 +40,7 @@ class MinimizeResult(NamedTuple):
         steps: how many steps were taken.
         stopped: why there were no more; under jit an int32 scalar, for `StopReason(int(stopped))`.
         history: `history[t]` is f(θ_t) in the dtype of f, where step t+1 set out; of shape (steps,). Under jit of shape
-            (max_steps,), NaN from `steps` on, or no number of meaning under `jax_debug_nans`, which stops at any NaN.
+            (max_steps,), NaN from `steps` on; no NaN where `jax_debug_nans` was on as it was traced.
         aux: what fun returned besides in its last call, be it the one that was not finite; None without has_aux.
     """
 

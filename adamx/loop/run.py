@@ -73,7 +73,7 @@ def _attempt(
     if hyperparameters.known(atol) != 0:
         still = (_largest_change(at.params, new[0]) < atol) & all_finite(gradients)
         stopped = jnp.where(taken & still, StopReason.CONVERGED, stopped)
-    return At(params, state, at.steps + taken, stopped.astype(jnp.int32))
+    return At(params, state, at.steps + jnp.int32(taken), stopped.astype(jnp.int32))
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:

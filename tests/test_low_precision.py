@@ -78,7 +78,7 @@ def test_low_moments_follow_float64_adam(codec, stream):
 
 def test_rounding_to_nearest_does_not():
     gradients, nearest = exact(constant)[0], Float("bfloat16", stochastic=False)
-    expected = adamx.testing.reference_adam(np.zeros(SHAPE), gradients, -1.0, b2=0.998).update
+    expected = adamx.testing.reference_adam(np.zeros(SHAPE), gradients, -1.0, beta2=0.998).update
     _, median, _ = score(directions(gradients, b2=0.998, mu_dtype=nearest, nu_dtype=nearest), expected)
     assert median > 0.02
 

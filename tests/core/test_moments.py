@@ -66,10 +66,9 @@ def test_wider_second_moment(x64):
 
 
 def test_narrower_storage_saturates_at_its_own_largest_number(x64):
-    stage = adamx.scale_by_moments(nu_dtype=jnp.float32, mu_dtype=jnp.float32)
+    stage = adamx.scale_by_moments(nu_dtype=jnp.float32)
     _, state = stage.update(jnp.asarray([1e30, -1e30]), stage.init(jnp.zeros(2)))
     np.testing.assert_array_equal(state.nu, np.finfo(np.float32).max)
-    np.testing.assert_array_equal(state.mu, np.asarray([65504.0, -65504.0], np.float16))
 
 
 @pytest.mark.parametrize("precise", [False, True])

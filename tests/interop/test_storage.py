@@ -1,3 +1,5 @@
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,8 +150,29 @@ def test_int8_needs_the_transformation_that_made_it():
     state = trained(make("int8"))
     with pytest.raises(TypeError, match=r"Int8 moments.*was=old_tx"):
         restore_as(PLAIN, state, PARAMS)
-    with pytest.raises(TypeError, match=r"not made by was.init\(params\): 0/mu/b: expected bfloat16"):
+    with pytest.raises(TypeError, match=r"not made by was.init\(params\): 0/mu/w: expected bfloat16"):
         restore_as(PLAIN, state, PARAMS, was=make("bfloat16, nearest"))
+
+
+def test_states_of_storages_that_are_refused_now_go_on():
+    with mock.patch("adamx.storage.choice.check_pair"), mock.patch("adamx.core.moments.check_leaf"):  # as in 0.1
+        state = trained(adamx.adam(1e-3, mu_dtype=INT8))
+    both = adamx.adam(1e-3, mu_dtype=INT8, nu_dtype=INT8)
+    plain = restore_as(adamx.adam(1e-3), state, PARAMS, was=both)
+    assert_same(plain[0].nu, state[0].nu)
+    assert_same(restore_as(both, state, PARAMS, was=both)[0].mu["w"].codes, state[0].mu["w"].codes)
+
+
+def test_a_float16_m_that_was_an_array_goes_on():
+    narrow = adamx.adam(1e-3, mu_dtype="float16", nu_dtype="float16")
+    state = trained(adamx.adam(1e-3, nu_dtype="float16"))
+    old = (state[0]._replace(mu=jax.tree.map(lambda m: m.astype(jnp.float16), state[0].mu)), *state[1:])
+    with pytest.raises(TypeError, match=r"(?s)0/mu/w: expected float16 codes .*, got float16\n.*restore_as"):
+        check_restored(narrow, old, PARAMS)
+    there = check_restored(narrow, restore_as(narrow, old, PARAMS), PARAMS)
+    assert_same(
+        restore_as(adamx.adam(1e-3), there, PARAMS)[0].mu, jax.tree.map(lambda m: m.astype(jnp.float32), old[0].mu)
+    )
 
 
 CANNOT = {

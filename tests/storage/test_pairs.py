@@ -107,7 +107,13 @@ def test_a_pair_that_does_not_go_together_is_refused_when_it_is_built(optimizer)
         assert "pass the same to mu_dtype and nu_dtype" in str(caught.value)
 
 
-GOING = [(optimizer, *pair) for optimizer in FAMILY for pair in PAIRS if goes(optimizer, *pair)]
+ALIKE = [(name, name) for name in STORAGES]
+GOING = [
+    (optimizer, *pair)
+    for optimizer in FAMILY
+    for pair in (PAIRS if optimizer == "adam" else [*ALIKE[1:6], ("int8, 32", "int8"), ("float32", "int8")])
+    if goes(optimizer, *pair)
+]
 
 
 @pytest.mark.parametrize(("optimizer", "mu", "nu"), GOING, ids=" ".join)

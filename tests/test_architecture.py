@@ -10,6 +10,7 @@ SOURCE = ROOT / "adamx"
 LAYERS = {
     "numerics": 0,
     "hyperparameters": 0,
+    "shards": 0,
     "trees": 0,
     "storage": 0,
     "core": 1,
@@ -27,7 +28,7 @@ LAYERS = {
     "loop": 4,
 }
 # Inside layer 0 the order is this one, from the formulas up.
-BASE = ["numerics", "hyperparameters", "trees", "storage"]
+BASE = ["numerics", "hyperparameters", "shards", "trees", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {

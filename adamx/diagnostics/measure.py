@@ -1,12 +1,13 @@
 """What is measured of one leaf in one step, each a number."""
 
+import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from adamx import numerics
+from adamx import numerics, shards
 from adamx.numerics import Scalar
 
 
@@ -59,7 +60,14 @@ def half_ulp(p: jax.Array) -> jax.Array:
 
 
 def measure(
-    g: jax.Array, m: jax.Array, v: jax.Array, p: jax.Array | None, weights: Weights, alpha: Scalar, bound: jax.Array
+    g: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    p: jax.Array | None,
+    weights: Weights,
+    alpha: Scalar,
+    bound: jax.Array,
+    axes: shards.Axes = (),
 ) -> jax.Array:
     """The numbers of `MEASURED` for one leaf, float32.
 
@@ -71,6 +79,7 @@ def measure(
         p: the parameter before the step; None: what needs it is NaN.
         alpha: α, the learning rate; NaN: likewise.
         bound: of the step over α, `paper_bound`.
+        axes: of the mesh, over which the leaf is split; see `adamx.shards`.
     """
     if g.size == 0:
         return jnp.zeros(len(MEASURED), jnp.float32)
@@ -80,15 +89,16 @@ def measure(
         of_update = [jnp.nan, jnp.nan]
     else:
         update = jnp.asarray(alpha, ratio.dtype) * ratio
-        of_update = [_quotient(_norm(update), _norm(p)), _share_that_stays(update, p)]
-    spike = jnp.sqrt(jnp.mean(_ratio(g, v_hat) ** 2))
-    numbers = [jnp.mean(ratio), jnp.mean(ratio > 1), jnp.mean(ratio > bound), spike, _cosine(m, g), *of_update]
+        of_update = [_quotient(_norm(update, axes), _norm(p, axes)), _share_that_stays(update, p, axes)]
+    mean = functools.partial(shards.mean, axes=axes)
+    spike = jnp.sqrt(mean(_ratio(g, v_hat) ** 2))
+    numbers = [mean(ratio), mean(ratio > 1), mean(ratio > bound), spike, _cosine(m, g, axes), *of_update]
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])
 
 
-def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
-    (x, _), (y, _) = _scaled(x), _scaled(y)
-    return _quotient(jnp.sum((x.conj() * y).real), _norm(x) * _norm(y))
+def _cosine(x: jax.Array, y: jax.Array, axes: shards.Axes) -> jax.Array:
+    (x, _), (y, _) = _scaled(x, axes), _scaled(y, axes)
+    return _quotient(shards.total(jnp.sum((x.conj() * y).real), axes), _norm(x, axes) * _norm(y, axes))
 
 
 def _ratio(x: jax.Array, v: jax.Array) -> jax.Array:
@@ -97,24 +107,24 @@ def _ratio(x: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.where(v == 0, 0, size / jnp.sqrt(jnp.where(v == 0, 1, v)))
 
 
-def _share_that_stays(update: jax.Array, p: jax.Array) -> jax.Array:
+def _share_that_stays(update: jax.Array, p: jax.Array, axes: shards.Axes) -> jax.Array:
     if jnp.iscomplexobj(p):
         return jnp.float32(jnp.nan)
-    share = jnp.mean((update > 0) & (update < half_ulp(p)))
-    return jnp.where(jnp.isnan(jnp.max(update)), jnp.nan, share)
+    share = shards.mean((update > 0) & (update < half_ulp(p)), axes)
+    return jnp.where(jnp.isnan(shards.largest(jnp.max(update), axes)), jnp.nan, share)
 
 
-def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _scaled(x: jax.Array, axes: shards.Axes) -> tuple[jax.Array, jax.Array]:
     """Divides x by its largest magnitude, so that squares do not overflow; also gives that."""
     x = jnp.asarray(x, numerics.compute_dtype(x.dtype))
-    largest = jnp.max(jnp.abs(x))
+    largest = shards.largest(jnp.max(jnp.abs(x)), axes)
     scale = jnp.where((largest > 0) & (largest < math.inf), largest, 1)
     return numerics.divide(x, scale), scale
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    x, scale = _scaled(x)
-    return scale * jnp.sqrt(jnp.sum(numerics.square(x)))
+def _norm(x: jax.Array, axes: shards.Axes) -> jax.Array:
+    x, scale = _scaled(x, axes)
+    return scale * jnp.sqrt(shards.total(jnp.sum(numerics.square(x)), axes))
 
 
 def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -64,12 +64,13 @@ class Float(NamedTuple):
         if not getattr(like, "shape", ()):
             return jnp.zeros_like(like, dtype=jnp.float32)
         codes = jnp.zeros_like(like, dtype=kept)
-        return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16))
+        return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16, where))
 
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
             return jnp.asarray(stored).astype(dtype)
+        blocks.check_scale(stored.scale, stored.codes.shape, BLOCK)
         codes = blocks.split(stored.codes.astype(jnp.float32), BLOCK)
         scaled = codes * stored.scale.astype(jnp.float32)[..., None]
         return blocks.merge(scaled, stored.codes.shape).astype(dtype)

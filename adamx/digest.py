@@ -77,6 +77,16 @@ def _read(path: Sequence[Any], leaf: Any) -> tuple[str, np.ndarray]:
 
 
 def _gather(array: jax.Array) -> np.ndarray:
-    """An array on the host, by way of a new one on the same buffers: an array keeps its copy as long as it lives."""
-    shards = [shard.data for shard in array.addressable_shards]
-    return np.asarray(jax.make_array_from_single_device_arrays(array.shape, array.sharding, shards))
+    """An array on the host, read shard by shard: JAX may keep the copy that it makes of a sharded array."""
+    shards = [shard for shard in array.addressable_shards if shard.replica_id == 0]
+    if len(shards) == 1:
+        return _read_shard(shards[0].data)
+    values = np.empty(array.shape, array.dtype)
+    for shard in shards:
+        values[shard.index] = _read_shard(shard.data)
+    return values
+
+
+def _read_shard(shard: jax.Array) -> np.ndarray:
+    """One shard, by way of a new array on the same buffer: an array keeps its copy as long as it lives."""
+    return np.asarray(jax.make_array_from_single_device_arrays(shard.shape, shard.sharding, [shard]))

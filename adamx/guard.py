@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import hyperparameters
+from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
 from adamx.core.update import Update
 from adamx.trees import Tree, all_finite
@@ -94,6 +94,8 @@ def skip_nonfinite(
         if not isinstance(state, SkipNonfiniteState):
             raise wrong_state("SkipNonfiniteState", state)
         clean = all_finite(gradients)
+        axes = shards.axes_of(shards.varying(state.skipped), clean)
+        clean = shards.total(jnp.int32(~clean), axes) == 0 if axes else clean  # one shard stops the others
         moved, after = _branch(clean, take, keep, gradients, state.inner, params)
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)

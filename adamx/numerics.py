@@ -126,11 +126,6 @@ def count(flags: jax.Array, dtype: DTypeLike, most: int = 2**32 - 1) -> jax.Arra
     return jnp.sum(jnp.sum(flags, axis=tuple(axes), dtype=jnp.uint32).astype(dtype))
 
 
-def share(flags: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """The share of elements that are true, 0 where there are none."""
-    return count(flags, dtype) / float(max(flags.size, 1))  # a float: int32 does not hold every size
-
-
 def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:
     """Holds m within twice the root of the largest v, so that huge finite gradients make no huge steps.
 

@@ -12,6 +12,7 @@ LAYERS = {
     "hyperparameters": 0,
     "variables": 0,
     "patterns": 0,
+    "shards": 0,
     "trees": 0,
     "storage": 0,
     "core": 1,
@@ -29,7 +30,7 @@ LAYERS = {
     "loop": 4,
 }
 # Inside layer 0 the order is this one, from the formulas up.
-BASE = ["numerics", "hyperparameters", "variables", "trees", "patterns", "storage"]
+BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "patterns", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamx import numerics
+from adamx import numerics, shards
 from adamx.numerics import Scalar
 
 
@@ -78,6 +78,7 @@ def measure(
     weights: Weights,
     alpha: Scalar | None,
     bound: jax.Array,
+    axes: shards.Axes = (),
 ) -> jax.Array:
     """The numbers of `MEASURED` for one leaf, float32.
 
@@ -89,6 +90,7 @@ def measure(
         p: the parameter before the step; None: what needs it is UNKNOWN.
         alpha: α, the learning rate; None: what needs it is UNKNOWN.
         bound: of the step over α, `paper_bound`.
+        axes: of the mesh, over which the leaf is split; see `adamx.shards`.
     """
     if g.size == 0:
         return jnp.zeros(len(MEASURED), jnp.float32)
@@ -98,16 +100,16 @@ def measure(
         of_update = [UNKNOWN, UNKNOWN]
     else:
         update = jnp.asarray(alpha, ratio.dtype) * ratio
-        of_update = [_quotient(_norm(update), _norm(p)), _share_that_stays(update, p)]
-    spike = jnp.sqrt(jnp.mean(_ratio(g, v_hat) ** 2))
-    above = [numerics.share(ratio > limit, jnp.float32) for limit in (1, bound.astype(ratio.dtype))]
-    numbers = [jnp.mean(ratio), *above, spike, _cosine(m, g), *of_update]
+        of_update = [_quotient(_norm(update, axes), _norm(p, axes)), _share_that_stays(update, p, axes)]
+    spike = jnp.sqrt(shards.mean(_ratio(g, v_hat) ** 2, axes))
+    above = [shards.share(ratio > limit, axes, jnp.float32) for limit in (1, bound.astype(ratio.dtype))]
+    numbers = [shards.mean(ratio, axes), *above, spike, _cosine(m, g, axes), *of_update]
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])
 
 
-def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
-    (x, _), (y, _) = _scaled(x), _scaled(y)
-    return _quotient(jnp.sum((x.conj() * y).real), _norm(x) * _norm(y))
+def _cosine(x: jax.Array, y: jax.Array, axes: shards.Axes) -> jax.Array:
+    (x, _), (y, _) = _scaled(x, axes), _scaled(y, axes)
+    return _quotient(shards.total(jnp.sum((x.conj() * y).real), axes), _norm(x, axes) * _norm(y, axes))
 
 
 def _ratio(x: jax.Array, v: jax.Array) -> jax.Array:
@@ -116,24 +118,24 @@ def _ratio(x: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.where(v == 0, 0, size / jnp.sqrt(jnp.where(v == 0, 1, v)))
 
 
-def _share_that_stays(update: jax.Array, p: jax.Array) -> jax.Array:
+def _share_that_stays(update: jax.Array, p: jax.Array, axes: shards.Axes) -> jax.Array:
     if jnp.iscomplexobj(p):
         return jnp.float32(UNKNOWN)
-    share = numerics.share((update > 0) & (update < half_ulp(p)), jnp.float32)
-    return jnp.where(jnp.isnan(jnp.max(update)), jnp.nan, share)
+    share = shards.share((update > 0) & (update < half_ulp(p)), axes, jnp.float32)
+    return jnp.where(jnp.isnan(shards.largest(jnp.max(update), axes)), jnp.nan, share)
 
 
-def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _scaled(x: jax.Array, axes: shards.Axes) -> tuple[jax.Array, jax.Array]:
     """Divides x by its largest magnitude, so that squares do not overflow; also gives that."""
     x = jnp.asarray(x, numerics.compute_dtype(x.dtype))
-    largest = jnp.max(jnp.abs(x))
+    largest = shards.largest(jnp.max(jnp.abs(x)), axes)
     scale = jnp.where((largest > 0) & (largest < math.inf), largest, 1)
     return numerics.divide(x, scale), scale
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    x, scale = _scaled(x)
-    return scale * jnp.sqrt(jnp.sum(numerics.square(x)))
+def _norm(x: jax.Array, axes: shards.Axes) -> jax.Array:
+    x, scale = _scaled(x, axes)
+    return scale * jnp.sqrt(shards.total(jnp.sum(numerics.square(x)), axes))
 
 
 def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import hyperparameters
+from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
 from adamx.core.message import Weight, check_is_moments
 from adamx.core.rate import ScalarOrSchedule
@@ -95,12 +95,16 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
         columns.append([None] * leaves if rate is None or params is None else jax.tree.leaves(params))
 
         rows = list(enumerate(zip(*columns, strict=True)))
-        bound = paper_bound(moments.b1, moments.b2)
+        bound, own = paper_bound(moments.b1, moments.b2), shards.varying(count)
+
+        def row(g: Any, m: Any, v: Any, p: Any) -> jax.Array:
+            of_leaf = [x for x in (g, m, v, p) if x is not None]
+            return measure(g, m, v, p, weights, alpha, bound, shards.axes_of(own, *of_leaf))
 
         def branch(part: list[tuple[int, Any]]) -> jax.Array:
             return jax.lax.cond(
                 now,
-                lambda: jnp.stack([measure(g, m, v, p, weights, alpha, bound) for _, (g, m, v, p) in part]),
+                lambda: jnp.stack([row(*columns) for _, columns in part]),
                 lambda: state.measured[part[0][0] : part[-1][0] + 1],
             )
 

@@ -1,5 +1,6 @@
 """Cautious Adam, Liang et al. (2024): no coordinate moves against its gradient."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters, numerics, shards
 from adamx.core.composition import chain, join, no_state
 from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
@@ -53,12 +54,12 @@ def cautious(eps: Scalar = 1e-3) -> optax.GradientTransformationExtraArgs:
     """
     eps = hyperparameters.nonnegative("eps", eps)
 
-    def masked(m: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-        real = numerics.real_dtype(m.dtype)
+    def masked(own: frozenset[str], m: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+        axes, real = shards.axes_of(own, m, g), numerics.real_dtype(m.dtype)
         # Of signs, the product cannot vanish.
         agrees = jnp.real(jnp.sign(m) * jnp.conj(jnp.sign(jnp.asarray(g, m.dtype)))) > 0
-        count = jnp.maximum(numerics.count(agrees, real), 1)
-        share = jnp.maximum(count / float(max(m.size, 1)), numerics.as_scalar(eps, real))
+        count = jnp.maximum(shards.total(numerics.count(agrees, real), axes), 1)
+        share = jnp.maximum(count / float(max(shards.size(m, axes), 1)), numerics.as_scalar(eps, real))
         # Multiplied, not selected: a NaN shows. Where m is 0 it stays 0, and the derivative is that of Adam.
         return (m * ((agrees | (m == 0)).astype(real) / share),)
 
@@ -66,7 +67,8 @@ def cautious(eps: Scalar = 1e-3) -> optax.GradientTransformationExtraArgs:
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, optax.OptState]:
         moments = check_is_moments("cautious()", updates, any_p=True)
-        return moments.replace(mu=map_leaves(masked, 1, moments.mu, moments.gradients)[0]), state
+        on_leaf = functools.partial(masked, shards.varying(moments.count))
+        return moments.replace(mu=map_leaves(on_leaf, 1, moments.mu, moments.gradients)[0]), state
 
     return optax.GradientTransformationExtraArgs(no_state, update)
 

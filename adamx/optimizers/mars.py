@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters, numerics, shards
 from adamx.core.composition import chain, wrong_state
 from adamx.core.correction import update_dtype
 from adamx.core.decay import Mask
@@ -17,6 +17,11 @@ from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.optimizers.adamw import adamw
 from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves
+
+NOT_TOLD = (
+    "max_norm clips by the norm of a whole leaf, and shard_map(..., check_vma=False) and jax.pmap do not tell whether "
+    "a leaf is split over devices: leave check_vma=True, or pass max_norm=None"
+)
 
 
 class PreviousGradientState(NamedTuple):
@@ -39,16 +44,16 @@ def corrected(g: jax.Array, previous: jax.Array, factor: Scalar) -> jax.Array:
     return numerics.clamp_look_ahead(g + factor * (g - previous)) - (g - g)
 
 
-def clip_by_norm(c: jax.Array, limit: Scalar) -> jax.Array:
+def clip_by_norm(c: jax.Array, limit: Scalar, axes: shards.Axes = ()) -> jax.Array:
     """`c limit / ‖c‖` where the Euclidean norm of the array exceeds the limit, else c.
 
     The squares are those of c divided by its largest element, where that is above 1: they do not overflow. c is held as
     m is: the compiler divides by a scalar with its reciprocal, which at the largest numbers is 0.
     """
     c = numerics.bound_first_moment(c, float(jnp.finfo(c.dtype).max))
-    largest = jnp.maximum(jnp.max(jnp.abs(c), initial=0), 1)
+    largest = jnp.maximum(shards.largest(jnp.max(jnp.abs(c), initial=0), axes), 1)
     scaled = numerics.divide(c, largest)
-    norm = numerics.root(jnp.sum(numerics.square(scaled)))
+    norm = numerics.root(shards.total(jnp.sum(numerics.square(scaled)), axes))
     shrink = limit / jnp.where(norm == 0, jnp.ones_like(norm), norm)
     return jnp.where(norm * largest > limit, scaled * shrink, c)
 
@@ -108,6 +113,9 @@ def reduce_variance(
         before = _check_state(state)
         check_fits(updates, before.gradient, of_state=True)
         count = jnp.asarray(before.count)
+        own = shards.varying(count)
+        if limit is not None and not shards.types_tell():
+            raise ValueError(NOT_TOLD)
 
         def on_leaf(came: jax.Array, kept: jax.Array) -> tuple[jax.Array, jax.Array]:
             kept = jnp.asarray(kept)
@@ -116,7 +124,9 @@ def reduce_variance(
             # With γ = 0 nothing is added, instead of 0, which would make the compiler contract Adam's sums otherwise.
             still = isinstance(factor, float) and factor == 0.0
             c = g if still else corrected(g, jnp.where(count == 0, g, kept.astype(g.dtype)), factor)
-            c = c if limit is None else clip_by_norm(c, numerics.as_scalar(limit, numerics.real_dtype(g.dtype)))
+            if limit is not None:
+                limit_here = numerics.as_scalar(limit, numerics.real_dtype(g.dtype))
+                c = clip_by_norm(c, limit_here, shards.axes_of(own, c, kept))
             return c, numerics.clamp(g, float(jnp.finfo(kept.dtype).max)).astype(kept.dtype)
 
         c, gradient = map_leaves(on_leaf, 2, updates, before.gradient)

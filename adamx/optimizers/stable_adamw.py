@@ -1,5 +1,6 @@
 """StableAdamW, Wortsman et al. (2023): shorter steps while v is smaller than the gradients are."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters, numerics, shards
 from adamx.core.composition import chain
 from adamx.core.correction import bias_correction, correct, update_dtype
 from adamx.core.decay import Mask, add_decayed_weights
@@ -19,7 +20,7 @@ from adamx.numerics import Scalar
 from adamx.trees import map_leaves
 
 
-def root_mean_square(g: jax.Array, v_hat: jax.Array, eps: Scalar) -> jax.Array:
+def root_mean_square(g: jax.Array, v_hat: jax.Array, eps: Scalar, axes: shards.Axes = ()) -> jax.Array:
     """`RMS_t = √mean(g² / max(v̂, ε²))` over a leaf, 1 where v̂ knows how large g is.
 
     As the mean of squared quotients, `g / max(√v̂, ε)`: g² overflows where they do not. g is held within twice the root
@@ -30,7 +31,8 @@ def root_mean_square(g: jax.Array, v_hat: jax.Array, eps: Scalar) -> jax.Array:
     quotients = numerics.divide(
         numerics.bound_first_moment(g, largest), jnp.where(scale == 0, jnp.ones_like(scale), scale)
     )
-    return numerics.root(jnp.sum(numerics.square(quotients)) / float(max(g.size, 1)))
+    squares = shards.total(jnp.sum(numerics.square(quotients)), axes)
+    return numerics.root(squares / float(max(shards.size(g, axes), 1)))
 
 
 @names_hints
@@ -78,8 +80,10 @@ def clip_by_second_moment(
     def widened(g: jax.Array, v: jax.Array) -> tuple[jax.Array]:
         return (jnp.asarray(g, numerics.compute_dtype(jnp.result_type(g), v.dtype)),)
 
-    def shortened(u: jax.Array, came: jax.Array, g: jax.Array, v_hat: jax.Array) -> tuple[jax.Array]:
-        rms = root_mean_square(g, v_hat, numerics.as_scalar(eps, v_hat.dtype))
+    def shortened(
+        own: frozenset[str], u: jax.Array, came: jax.Array, g: jax.Array, v_hat: jax.Array
+    ) -> tuple[jax.Array]:
+        rms = root_mean_square(g, v_hat, numerics.as_scalar(eps, v_hat.dtype), shards.axes_of(own, g, v_hat))
         u = numerics.divide(u, jnp.maximum(rms, 1))
         return (u.astype(update_dtype(came, u)),)
 
@@ -91,7 +95,8 @@ def clip_by_second_moment(
         # Given wide gradients, tx rounds nothing to half precision: that is done once, here.
         u, state = inner.update(moments.replace(gradients=g), state, params, **extra_args)
         v_hat = correct(moments.nu, moments.nu_weight)
-        return map_leaves(shortened, 1, u, moments.gradients, g, v_hat)[0], state
+        on_leaf = functools.partial(shortened, shards.varying(moments.count))
+        return map_leaves(on_leaf, 1, u, moments.gradients, g, v_hat)[0], state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 

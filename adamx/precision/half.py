@@ -38,6 +38,8 @@ def start_in_float32(params: Tree) -> Tree:
     def start(p: Any) -> Any:
         if not is_half(getattr(p, "dtype", float)):
             return p
-        return jax.ShapeDtypeStruct(p.shape, jnp.float32) if isinstance(p, jax.ShapeDtypeStruct) else to_float32(p)
+        if isinstance(p, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(p.shape, jnp.float32, sharding=p.sharding)
+        return to_float32(p)
 
     return jax.tree.map(start, params)

@@ -34,7 +34,7 @@ def _first_remainder(path: Any, p: Any, weight: Any) -> tuple[Any]:
         return (jnp.zeros_like(p, jnp.uint16),)
     if not is_half(dtype):
         return (None,)
-    return (jnp.zeros(weight.shape, weight.dtype) if isinstance(weight, jax.ShapeDtypeStruct) else weight,)
+    return (jnp.zeros_like(weight) if isinstance(weight, jax.ShapeDtypeStruct) else weight,)
 
 
 def _weight(p: Any, remainder: Any) -> tuple[jax.Array]:

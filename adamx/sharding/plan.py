@@ -10,6 +10,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from adamx.sharding.placement import Mesh, entries, parts, with_axes
+from adamx.storage.blocks import check_whole
 from adamx.storage.codec import Quantized
 from adamx.trees import Tree, path_name
 
@@ -60,12 +61,8 @@ def make_plan(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axes: 
     for (path, p), spec, block in zip(found, specs, blocks, strict=True):
         shape = np.shape(p)
         cut = entries(spec, len(shape))[-1] if shape else ()
-        if cut and shape[-1] // parts(mesh, cut) % block:
-            raise ValueError(
-                f"the moments of {path_name(path)} are coded in blocks of {block} neighbours, but {cut} splits its "
-                f"last axis of {shape[-1]} into {parts(mesh, cut)} parts: take a block_size that divides a part, or "
-                "leave the leaf out of the codec, as with adamx.storage.Int8(exclude=...)"
-            )
+        if cut:
+            check_whole(path_name(path), block, shape[-1], cut, parts(mesh, cut))
         shards.append(with_axes(spec, shape, mesh, axes, block))
 
     def kept(stored: Any, k: int) -> Any:

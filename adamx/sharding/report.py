@@ -59,7 +59,9 @@ class StateSharding(NamedTuple):
         return {name: leaf.per_device for name, leaf in self.leaves.items() if leaf.whole}
 
     def __str__(self) -> str:
-        rows = [(name, *leaf[1:3], f"{tuple(leaf.spec)}{', whole' * leaf.whole}") for name, leaf in self.leaves.items()]
+        # What is split nowhere is P() or, from jax 0.12 on, P(None, ...).
+        specs = {name: tuple(leaf.spec) if _mentioned(leaf.spec) else () for name, leaf in self.leaves.items()}
+        rows = [(name, *leaf[1:3], f"{specs[name]}{', whole' * leaf.whole}") for name, leaf in self.leaves.items()]
         rows += [("everything else", self.rest, self.rest, ""), ("total", self.total, self.per_device, "")]
         width = max(len(name) for name, *_ in rows)
         lines = [f"{'leaf':{width}}  {'bytes':>16}  {'on each device':>16}  spec"]

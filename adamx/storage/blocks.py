@@ -1,5 +1,6 @@
 """Blocks of neighbours within the last axis, which share a scale. A sharded leaf stays sharded."""
 
+import math
 from typing import Any
 
 import jax
@@ -25,8 +26,44 @@ def merge(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return blocks.reshape(*shape[:-1], blocks.shape[-2] * blocks.shape[-1])[..., : shape[-1]]
 
 
-def per_block(codes: Any, size: int, dtype: Any) -> jax.Array:
-    """Zeros, one a block, placed as the codes are."""
-    if isinstance(codes, jax.Array) and codes.shape[-1] % size == 0:
-        return split(codes, size)[..., 0].astype(dtype)
-    return jnp.zeros((*codes.shape[:-1], count(codes.shape, size)), dtype)
+def first(blocks: jax.Array) -> jax.Array:
+    """The first element of each block: `(..., blocks, size)` to `(..., blocks)`."""
+    return jax.lax.index_in_dim(blocks, 0, axis=-1, keepdims=False)  # jax 0.6 indexes no axis that is split
+
+
+def per_block(codes: jax.Array, size: int, dtype: Any, where: str = "a leaf") -> jax.Array:
+    """Zeros, one a block, placed as the codes are, and varying over the same axes of a mesh.
+
+    Raises:
+        ValueError: the type of the codes says that blocks are cut.
+    """
+    sharding = jax.typeof(codes).sharding
+    cut = sharding.spec[-1] if sharding.spec else None  # of Explicit axes; types do not tell of others
+    if cut is not None:
+        check_whole(where, size, codes.shape[-1], cut, math.prod(sharding.mesh.shape[name] for name in _names(cut)))
+    return first(split(codes, size)).astype(dtype)
+
+
+def check_whole(where: str, size: int, length: int, axes: Any, parts: int) -> None:
+    """Raises a ValueError where a last axis is split over devices between the elements of a block."""
+    if size > 1 and length % (parts * size):
+        raise ValueError(
+            f"the moments of {where} are coded in blocks of {size} neighbours, but {_names(axes)} splits its "
+            f"last axis of {length} into {parts} parts: take a block_size that divides a part, or leave the leaf out "
+            'of the codec, as with adamx.storage.Int8(exclude=...) or in "bfloat16"'
+        )
+
+
+def check_scale(scale: jax.Array, shape: tuple[int, ...], size: int) -> None:
+    """Raises a ValueError where the numbers of blocks are not those of the codes beside them."""
+    expected = (*shape[:-1], count(shape, size))
+    if tuple(scale.shape) != expected:
+        raise ValueError(
+            f"a moment has codes of shape {tuple(shape)} in blocks of {size}, which need a scale of shape {expected}, "
+            f"got {tuple(scale.shape)}: take the block_size that the state was made with; inside shard_map give codes, "
+            "scale and top the spec of their parameter, and split its last axis between blocks only"
+        )
+
+
+def _names(axes: Any) -> tuple[str, ...]:
+    return axes if isinstance(axes, tuple) else (axes,)

@@ -70,7 +70,7 @@ class Float(NamedTuple):
         if not getattr(like, "shape", ()):
             return jnp.zeros_like(like, dtype=jnp.float32)
         codes = jnp.zeros_like(like, dtype=kept)
-        return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16))
+        return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16, where))
 
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
@@ -78,6 +78,7 @@ class Float(NamedTuple):
             return jnp.asarray(stored).astype(dtype)
         if stored.top is not None:
             raise wrong_codes("floating codes", "those of adamx.storage.Int8")
+        blocks.check_scale(stored.scale, stored.codes.shape, BLOCK)
         codes = blocks.split(stored.codes.astype(jnp.float32), BLOCK)
         scaled = codes * stored.scale.astype(jnp.float32)[..., None]
         return blocks.merge(scaled, stored.codes.shape).astype(dtype)

@@ -102,7 +102,7 @@ class Int8(NamedTuple):
         if small or complex_moment or first_match(self.exclude, where) is not None:
             return Float().zeros(like, dtype, square=square, where=where)
         codes = jnp.zeros_like(like, dtype=jnp.uint8 if square else jnp.int8)
-        scale, top = (blocks.per_block(codes, self.block_size, jnp.float32) for _ in range(2))
+        scale, top = (blocks.per_block(codes, self.block_size, jnp.float32, where) for _ in range(2))
         return Quantized(codes, scale, top)
 
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
@@ -111,6 +111,7 @@ class Int8(NamedTuple):
             return Float().decode(stored, dtype)
         if stored.top is None:
             raise wrong_codes("those of adamx.storage.Int8", "floating codes")
+        blocks.check_scale(stored.scale, stored.codes.shape, self.block_size)
         codes = blocks.split(stored.codes, self.block_size)
         moment = decode_blocks(codes, stored.scale[..., None], stored.top[..., None])
         return blocks.merge(moment, stored.codes.shape).astype(dtype)
@@ -122,7 +123,7 @@ class Int8(NamedTuple):
         assert bits is not None
         x, random = (blocks.split(a, self.block_size) for a in (moment.astype(jnp.float32), bits))
         codes, scale, top = encode_blocks(x, random, like.codes.dtype)
-        return Quantized(blocks.merge(codes, moment.shape), scale[..., 0], top[..., 0])
+        return Quantized(blocks.merge(codes, moment.shape), blocks.first(scale), blocks.first(top))
 
     def largest(self, stored: Stored) -> float:
         """The largest finite float32 number, or that of a leaf that stays as it is."""

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import adamx
-from adamx import numerics
+from adamx import numerics, shards
 from adamx.diagnostics.measure import MEASURED, measure
 from adamx.storage.dither import leaf_salt, place, thresholds
 from tests.family import each
@@ -110,7 +110,7 @@ def test_a_count_is_that_of_integers_however_few_of_them_one_integer_counts(shap
 @pytest.mark.parametrize("shape", LARGE.values(), ids=LARGE)
 def test_integers_count_no_more_elements_than_they_hold(shape):
     """Each sum of integers in the program is over fewer than 2^32 elements, and few floats are added."""
-    program = jax.make_jaxpr(lambda flags: numerics.share(flags, jnp.float32))(jax.ShapeDtypeStruct(shape, bool))
+    program = jax.make_jaxpr(lambda flags: shards.share(flags, (), jnp.float32))(jax.ShapeDtypeStruct(shape, bool))
     sums = [equation for equation in equations(program.jaxpr) if equation.primitive.name == "reduce_sum"]
     assert sums
     for equation in sums:
@@ -130,7 +130,7 @@ def equations(jaxpr):
 def test_a_share_of_a_large_leaf_is_right():
     """Where a float32 sum of ones stops, at 2^24 of them, and an int8 of ones would have long before."""
     size = 2**25 + 3
-    share = jax.jit(lambda n: numerics.share(jnp.arange(size) < n, jnp.float32))(size - 1)
+    share = jax.jit(lambda n: shards.share(jnp.arange(size) < n, (), jnp.float32))(size - 1)
     assert share == np.float32((size - 1) / size)
 
 

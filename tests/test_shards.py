@@ -1,0 +1,103 @@
+"""Sums over shards on one device; over eight, and all else that types tell of a mesh, by `tests/meshes.py`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import adamx
+from adamx import shards
+from tests.meshes import KINDS, mapped
+
+QUICK = {
+    "explicit": ["int8"],
+    "manual": ["probed int8", "stable_adamw"],
+    "forgotten": ["adamw"],
+    "shapes": ["master weights, int8", "mars"],
+    "members": ["cautious_adamw"],
+    "faulty": ["guard"],
+    "cut": ["int8"],
+}
+
+
+def run(*asked):
+    """Starts the program; the lines that it prints."""
+    command = [sys.executable, "-W", "error", Path(__file__).with_name("meshes.py"), *asked]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-500:] + result.stderr[-3000:]
+    return result.stdout.splitlines()
+
+
+def test_eight_devices_for_some_of_every_kind():
+    asked = [f"{kind}/{name}" for kind, names in QUICK.items() for name in names]
+    assert run(*asked) == [f"{one} ok" for one in asked]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_devices(kind):
+    assert run(kind) == [f"{kind}/{name} ok" for name in KINDS[kind][1]]
+
+
+def inside(f, check):
+    """Runs a function of a sharded and of a whole array on a mesh of one device."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    return jax.jit(mapped(f, mesh, (P("data"), P()), P("data"), check))(jnp.arange(4.0), jnp.ones(2))
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_axes_of_a_leaf(check):
+    seen = []
+
+    def look(x, whole):
+        own, split = shards.varying(whole), shards.varying(x)
+        seen.append([shards.axes_of(*given) for given in ((own, x), (own, whole), (own, whole, x), (split, x))])
+        seen.append([shards.types_tell(), shards.manual_axes()])
+        return x
+
+    inside(look, check)
+    told = [("data",), (), ("data",), ()]
+    assert seen == [told if check else [("data",)] * 4, [check, ("data",)]]
+
+
+def test_outside_there_are_none():
+    x = jnp.ones(3)
+    assert (shards.varying(x), shards.manual_axes(), shards.types_tell()) == (frozenset(), (), True)
+    assert jax.jit(lambda x: shards.axes_of(shards.varying(x), x) or x)(x).shape == (3,)
+
+
+def test_members_of_an_unnamed_pmap_share_nothing():
+    seen = []
+    jax.pmap(lambda x: seen.append(shards.manual_axes()) or x)(jnp.ones((1, 2)))
+    assert seen[0] == ()
+
+
+@pytest.mark.parametrize("axes", [(), ("data",)])
+def test_sums(axes):
+    def sums(x, _):
+        mean, share = shards.mean(x, axes), shards.share(x > 1, axes, jnp.float32)
+        return (
+            jnp.stack([shards.total(x.sum(), axes), shards.largest(x.max(), axes), mean, share])
+            * x.size
+            / shards.size(x, axes)
+        )
+
+    np.testing.assert_array_equal(inside(sums, False), [6, 3, 1.5, 0.5])
+
+
+def test_a_norm_needs_types():
+    tx = adamx.mars(1e-3)
+
+    def step(x, _):
+        return tx.update(x, tx.init(x), x)[0]
+
+    inside(step, True)
+    with pytest.raises(ValueError, match="do not tell whether a leaf is split over devices: leave check_vma=True"):
+        inside(step, False)
+    tx = adamx.mars(1e-3, max_norm=None)
+    inside(step, False)

@@ -16,7 +16,7 @@ import pytest
 collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
 collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
 
-ENTRIES = 3
+ENTRIES = 2
 """How many entries of a parametrized test `pytest` alone runs."""
 WORKER = 1.5 * 2**30
 """The bytes of memory that a worker may take."""
@@ -41,9 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """All tests but slow ones, with ENTRIES entries of each table: each time the one with most values not yet taken."""
+    """All tests but slow ones, with ENTRIES entries of each table: each time the one with most values not yet taken.
+
+    Each table has an order of its own, and another one with another version of JAX.
+    """
     tables: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode())):  # in an order of each table's own
+    for item in sorted(items, key=lambda item: zlib.crc32(f"{jax.__version__} {item.nodeid}".encode())):
         if not item.get_closest_marker("slow"):
             tables[item.nodeid.partition("[")[0]].append(item)
     taken: list[pytest.Item] = []

@@ -26,11 +26,19 @@ def values(items, place):
     return {item.name.partition("[")[2].rstrip("]").split("-")[place] for item in items}
 
 
-def test_a_sample_has_three_entries_of_a_table_that_share_no_value():
+def test_a_sample_has_two_entries_of_a_table_that_share_no_value():
     taken = sample(table("test_b", "pqrs", "xyz"))
-    assert len(taken) == ENTRIES == 3
-    assert len(values(taken, 0)) == len(values(taken, 1)) == 3
-    assert len(sample(table("test_b", "p", "xy"))) == 2
+    assert len(taken) == ENTRIES == 2
+    assert len(values(taken, 0)) == len(values(taken, 1)) == 2
+    assert len(sample(table("test_b", "p", "x"))) == 1
+
+
+def test_another_version_of_jax_takes_other_entries(monkeypatch):
+    entries, found = table("test_b", "abcdefgh", "stuvw"), set()
+    for version in ("0.6.0", "0.10.2", "0.12.0"):
+        monkeypatch.setattr(conftest.jax, "__version__", version)
+        found |= set(sample(entries))
+    assert len(found) > ENTRIES
 
 
 def test_a_sample_is_the_same_whatever_else_there_is_and_in_any_order():
@@ -61,7 +69,7 @@ def run(args=(), keyword="", markexpr=""):
 
 
 def test_pytest_alone_runs_a_sample():
-    assert run() == (["test_b"], 3)
+    assert run() == (["test_b"], 2)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,16 @@ import pytest
 from tests.thinned import left_to_the_night
 
 collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
-collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
+collect_ignore = [
+    "mutations.py",
+    "sharded.py",
+    "zero.py",
+    "layouts.py",
+    "distributed.py",
+    "meshes.py",
+    "backends.py",
+    "family.py",
+]
 
 
 gc.set_threshold(100_000, 20, 100)

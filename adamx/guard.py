@@ -131,13 +131,15 @@ def _branch(
     def taken() -> tuple[Tree, optax.OptState]:
         return take(gradients, state, params)
 
-    shapes = jax.eval_shape(taken)
+    program, shapes = jax.make_jaxpr(taken, return_shape=True)()
+    treedef = jax.tree.structure(shapes)
 
-    def as_taken(x: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
-        return jnp.asarray(x).astype(like.dtype)
+    def as_taken(x: Any, kind: Any) -> jax.Array:
+        return shards.vary_as(jnp.asarray(x).astype(kind.dtype), kind)
 
     def kept() -> tuple[Tree, optax.OptState]:
-        return jax.tree.map(as_taken, (keep(shapes[0], params), state), shapes)
+        leaves = treedef.flatten_up_to((keep(shapes[0], params), state))
+        return treedef.unflatten(map(as_taken, leaves, program.out_avals))
 
     return jax.lax.cond(clean, taken, kept)
 

@@ -1,8 +1,8 @@
 """Inside `jax.shard_map`: which arrays are shards of a leaf, and sums over the whole leaf.
 
 Types tell there over which axes of the mesh an array varies (JAX's "vma" types). The counter of a state belongs to the
-whole model. An array that varies over an axis over which its counter does not vary is a shard, and its sums go over
-that axis. Where the counter varies too, each device trains a model of its own, and nothing is summed.
+whole model. An array that varies over an axis over which its counter does not vary is a shard: sums go over that
+axis. Where the counter varies too, each device trains a model of its own, and nothing is summed.
 
 `shard_map(..., check_vma=False)` and `jax.pmap` turn these types off. There sums go over all axes: a mean over copies
 of a leaf is the mean over one of them.
@@ -26,7 +26,19 @@ UNNAMED = "_internal_pmap"
 
 def varying(x: Any) -> frozenset[str]:
     """The axes of the mesh over which an array varies, by its type; none outside `jax.shard_map`."""
-    kind: Any = jax.typeof(x)
+    return _type_varies(jax.typeof(x))
+
+
+def vary_as(x: jax.Array, kind: Any) -> jax.Array:
+    """An array that varies over the axes over which a type does: JAX 0.6 wants that of both branches of a `cond`."""
+    missing = tuple(_type_varies(kind) - varying(x))
+    if not missing:
+        return x
+    lax: Any = jax.lax
+    return lax.pcast(x, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, missing)
+
+
+def _type_varies(kind: Any) -> frozenset[str]:
     manual = getattr(kind, "manual_axis_type", None)  # jax 0.10; before, the type itself has the names
     return frozenset(getattr(kind, "vma", ()) if manual is None else manual.varying)
 

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
-collect_ignore = ["mutations.py", "sharded.py", "zero.py", "layouts.py", "distributed.py", "backends.py", "family.py"]
+collect_ignore = [
+    "mutations.py",
+    "sharded.py",
+    "zero.py",
+    "layouts.py",
+    "distributed.py",
+    "meshes.py",
+    "backends.py",
+    "family.py",
+]
 
 ENTRIES = 2
 """How many entries of a parametrized test `pytest` alone runs."""

@@ -118,3 +118,44 @@ def test_mistakes_are_told_as_by_update(backend):
         adamx.step(tx, x, optax.adamw(0.1).init(x), x)
     with pytest.raises(TypeError, match="expected"):
         adamx.step(adamx.with_master_weights(tx), x, state, x)
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_gradients_give_moments_within_two_units(dtype):
+    """XLA contracts a sum otherwise where it widens a gradient. Each way rounds a square, a product and the sum."""
+    rng, b = np.random.default_rng(0), np.float32([0.9, 0.999])
+    params = {"w": jnp.ones((256, 256))}
+    gradients = {"w": jnp.asarray(rng.standard_normal((256, 256)), dtype)}
+    fused, composed = adamx.fused_adamw(1e-3), adamx.adamw(1e-3)
+    _, before = jitted(composed)(params, composed.init(params), {"w": jnp.asarray(rng.standard_normal((256, 256)))})
+    moments = [jitted(tx)(params, before, gradients)[1][0] for tx in (fused, composed)]
+    g = np.asarray(gradients["w"], np.float32)
+    for name, old, new, beta in (("mu", before[0].mu, g, b[0]), ("nu", before[0].nu, g * g, b[1])):
+        one, other = (np.asarray(getattr(m, name)["w"]) for m in moments)
+        terms = np.max(np.abs([beta * np.asarray(old["w"]), (1 - beta) * new, one]), axis=0)
+        assert np.max(np.abs(one.astype(np.float64) - other) / np.spacing(terms)) <= 2
+
+
+@pytest.mark.parametrize("make", [adamx.adamw, adamx.fused_adamw])
+@pytest.mark.parametrize(("size", "backend"), [(20_000, "kernel"), (20, "xla")])
+def test_a_half_precision_gradient_does_not_take_the_decay_of_a_wider_parameter(make, size, backend):
+    """lr λ θ is below half a unit in the last place of the gradient's dtype, in which `update` rounds it away."""
+    params, gradients, rate, decay = jnp.full(size, 0.01), jnp.ones(size, "bfloat16"), 1e-4, 0.02
+    moved = []
+    for weight_decay in (decay, 0.0):
+        tx = make(rate, weight_decay=weight_decay)
+        step = jitted(tx)
+        p, state = params, tx.init(params)
+        for _ in range(100):
+            p, state = step(p, state, gradients)
+        moved.append(np.float64(p[0]))
+    thetas = 0.01 - rate * np.arange(100)
+    np.testing.assert_allclose(moved[0] - moved[1], -rate * decay * thetas.sum(), rtol=0.1)
+
+
+def test_float8_parameters_take_their_steps():
+    tx, p = adamx.with_master_weights(adamx.adam(0.25)), jnp.ones(4, "float8_e4m3fn")
+    p, _ = adamx.step(tx, jnp.ones(4, "float8_e4m3fn"), tx.init(p), p)
+    assert p.dtype == "float8_e4m3fn"
+    np.testing.assert_array_equal(p.astype(jnp.float32), 0.75)

@@ -78,8 +78,9 @@ from adamx.optimizers.stable_adamw import stable_adamw as stable_adamw
 from adamx.paths import match as match
 from adamx.paths import not_matching as not_matching
 from adamx.paths import scale_by_path as scale_by_path
+from adamx.precision.master_params import master_params as master_params
+from adamx.precision.master_params import set_master_params as set_master_params
 from adamx.precision.master_weights import MasterWeightsState as MasterWeightsState
-from adamx.precision.master_weights import master_params as master_params
 from adamx.precision.master_weights import with_master_weights as with_master_weights
 from adamx.precision.stochastic_rounding import StochasticRoundingState as StochasticRoundingState
 from adamx.precision.stochastic_rounding import with_stochastic_rounding as with_stochastic_rounding

@@ -10,8 +10,7 @@ from adamx.core.composition import check_params, wrong_state
 from adamx.precision.half import is_half, start_in_float32, tree_to_float32
 from adamx.precision.wrapping import Wrapping
 from adamx.storage.split import bits_of, join, nearest_even, split, widen
-from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, named_leaves, path_name
-from adamx.variables import bare
+from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
 
 class MasterWeightsState(NamedTuple):
@@ -37,7 +36,7 @@ def _first_remainder(path: Any, p: Any, weight: Any) -> tuple[Any]:
     return (jnp.zeros_like(weight) if isinstance(weight, jax.ShapeDtypeStruct) else weight,)
 
 
-def _weight(p: Any, remainder: Any) -> tuple[jax.Array]:
+def weight_behind(p: Any, remainder: Any) -> tuple[jax.Array]:
     """The float32 weight behind a parameter; the parameter itself where something else has set it since."""
     p = jnp.asarray(p)
     if remainder is None:
@@ -55,21 +54,24 @@ def _bits(x: jax.Array) -> jax.Array:
 
 def check_masters(params: Tree, remainder: Tree) -> None:
     """Raises a TypeError with the path of a parameter whose dtype is not the one that the remainder was made for."""
-    kept = jax.tree.structure(params).flatten_up_to(remainder)
-    for (path, p), r in zip(jax.tree_util.tree_flatten_with_path(params)[0], kept, strict=True):
+
+    def check(path: Any, p: Any, kept: Any) -> tuple[Any, ...]:
         dtype = leaf_dtype("parameter", path, p)
-        if r is None:
-            made_for = None if not is_half(dtype) else "float32 or wider"
-        elif r.dtype == jnp.uint16:
-            made_for = None if dtype == jnp.bfloat16 else "bfloat16"
+        if kept is None:
+            made_for, fits = "float32 or wider", not is_half(dtype)
+        elif kept.dtype == jnp.uint16:
+            made_for, fits = "bfloat16", dtype == jnp.bfloat16
         else:
-            made_for = None if is_half(dtype) and dtype != jnp.bfloat16 else "float16 or float8"
-        if made_for is not None:
+            made_for, fits = "float16 or float8", is_half(dtype) and dtype != jnp.bfloat16
+        if not fits:
             raise TypeError(
                 f"the parameter at {path_name(path)} is {dtype}, the master weights in the state were made for "
                 f"{made_for}. A sum p + u of a half-precision parameter and its float32 update is float32: "
                 "optax.apply_updates(params, updates) keeps the dtype, as does adamx.step"
             )
+        return ()
+
+    map_paths(check, 0, params, remainder)
 
 
 def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any, Any]:
@@ -84,46 +86,6 @@ def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any,
     emitted = jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - widen(p))
     lands = (bits_of(nearest_even(widen(p) + emitted)) == bits_of(target)) & jnp.isfinite(emitted)
     return emitted, jnp.where(lands, lower, jnp.uint16(0))
-
-
-def master_params(state: Any, params: optax.Params) -> optax.Params:
-    """The float32 weights behind half-precision parameters.
-
-    Args:
-        state: of `with_master_weights`, or any state that contains such, one for each group of `optax.partition` say.
-        params: the parameters that belong to it.
-
-    Returns:
-        A tree like the parameters. A half-precision leaf with a master weight is float32, any other leaf is as it was.
-
-    Raises:
-        TypeError: a state with no `MasterWeightsState` in it, or with two that hold the weight of one leaf.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, adamx
-        >>> params = jnp.ones(2, jnp.bfloat16)
-        >>> state = adamx.with_master_weights(optax.sgd(0.1)).init(params)
-        >>> adamx.master_params(state, params)
-        Array([1., 1.], dtype=float32)
-    """
-
-    def ours(node: Any) -> bool:
-        return isinstance(node, MasterWeightsState)
-
-    found = [node for node in jax.tree.leaves(bare(state), is_leaf=ours) if ours(node)]
-    if not found:
-        raise TypeError(f"expected a state with a MasterWeightsState in it, got {type(state).__name__}")
-    remainders: dict[str, Any] = {}
-    for node in found:
-        for name, remainder in named_leaves(node.remainder).items():
-            if name in remainders:
-                raise TypeError(f"the state has two MasterWeightsState with the weight of {name}: pass one of them")
-            remainders[name] = remainder
-
-    def weight(path: Any, p: Any) -> tuple[jax.Array]:
-        return _weight(p, remainders.get(path_name(path)))
-
-    return map_paths(weight, 1, params)[0]
 
 
 def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -173,7 +135,7 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         given = check_params("with_master_weights", params)
         check_fits(updates, given)
         check_masters(given, state.remainder)
-        weights = map_leaves(_weight, 1, given, state.remainder)[0]
+        weights = map_leaves(weight_behind, 1, given, state.remainder)[0]
         steps, after = inner.update(tree_to_float32(updates), state.inner, weights, **extra_args)
         emitted, remainder = map_leaves(_land, 2, given, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)

@@ -1,0 +1,103 @@
+"""The float32 weights behind half-precision parameters, out of an optimizer's state and into it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.precision.master_weights import MasterWeightsState, weight_behind
+from adamx.storage.split import split
+from adamx.trees import check_fits, map_paths, named_leaves, path_name
+from adamx.variables import bare
+
+
+def _is_holder(node: Any) -> bool:
+    return isinstance(node, MasterWeightsState)
+
+
+def _holders(state: Any) -> list[MasterWeightsState]:
+    """The states of `with_master_weights` in a state, or a TypeError if there are none."""
+    found = [node for node in jax.tree.leaves(state, is_leaf=_is_holder) if _is_holder(node)]
+    if not found:
+        raise TypeError(f"expected a state with a MasterWeightsState in it, got {type(state).__name__}")
+    return found
+
+
+def master_params(state: Any, params: optax.Params) -> optax.Params:
+    """The float32 weights behind half-precision parameters.
+
+    Args:
+        state: of `with_master_weights`, or any state that contains such, one for each group of `optax.partition` say.
+        params: the parameters that belong to it.
+
+    Returns:
+        A tree like the parameters. A half-precision leaf with a master weight is float32, any other leaf is as it was.
+
+    Raises:
+        TypeError: a state with no `MasterWeightsState` in it, or with two that hold the weight of one leaf.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> params = jnp.ones(2, jnp.bfloat16)
+        >>> state = adamx.with_master_weights(optax.sgd(0.1)).init(params)
+        >>> adamx.master_params(state, params)
+        Array([1., 1.], dtype=float32)
+    """
+    found = _holders(bare(state))
+    remainders: dict[str, Any] = {}
+    for node in found:
+        for name, remainder in named_leaves(node.remainder).items():
+            if name in remainders:
+                raise TypeError(f"the state has two MasterWeightsState with the weight of {name}: pass one of them")
+            remainders[name] = remainder
+
+    def weight(path: Any, p: Any) -> tuple[jax.Array]:
+        return weight_behind(p, remainders.get(path_name(path)))
+
+    return map_paths(weight, 1, params)[0]
+
+
+def set_master_params(state: Any, params: optax.Params, weights: optax.Params) -> tuple[optax.Params, Any]:
+    """Makes float32 weights those behind half-precision parameters, as at the start of mixed-precision training.
+
+    A parameter becomes its weight rounded to nearest, and the state keeps what the rounding drops, so that training
+    goes on from the weights themselves: the first steps are those of float32 training, to the bit. The inverse of
+    `master_params`, and the way to load float32 weights into a run.
+
+    Args:
+        state: of `with_master_weights`, or any state that contains such.
+        params: the parameters that belong to it; they tell dtypes.
+        weights: a tree of the same structure and shapes, in float32 or wider.
+
+    Returns:
+        Parameters and state; leaves without a master weight are the weights in their own dtype.
+
+    Raises:
+        TypeError: a state with no `MasterWeightsState` in it.
+        ValueError: weights of another structure or shape than the parameters.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> weights = jnp.array([0.1, 0.2])
+        >>> tx, params = adamx.with_master_weights(adamx.adam(1e-3)), weights.astype(jnp.bfloat16)
+        >>> params, state = adamx.set_master_params(tx.init(params), params, weights)
+        >>> params.dtype, adamx.master_params(state, params)
+        (dtype(bfloat16), Array([0.1, 0.2], dtype=float32))
+    """
+    _holders(bare(state))
+    check_fits(weights, params, "weight", "parameter")
+    behind = named_leaves(weights)
+
+    def rounded(path: Any, p: Any, w: Any) -> tuple[jax.Array]:
+        w, dtype = jnp.asarray(w), jnp.result_type(p)
+        return (split(w.astype(jnp.float32))[0] if dtype == jnp.bfloat16 else w.astype(dtype),)
+
+    def remaining(path: Any, kept: Any) -> tuple[jax.Array]:
+        w = jnp.asarray(behind[path_name(path)], jnp.float32)
+        return (split(w)[1] if kept.dtype == jnp.uint16 else w,)
+
+    def filled(node: Any) -> Any:
+        return node._replace(remainder=map_paths(remaining, 1, node.remainder)[0]) if _is_holder(node) else node
+
+    return map_paths(rounded, 1, params, weights)[0], jax.tree.map(filled, state, is_leaf=_is_holder)

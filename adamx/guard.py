@@ -60,6 +60,7 @@ def skip_nonfinite(
     `θ_t, s_t = θ_{t-1}, s_{t-1}` where a gradient has a NaN or infinite element, else what `tx` makes of it: weights,
     moments and counts move as if the faulty step had not been. The device decides, in a branch of the compiled step;
     through `adamx.step` nothing is copied for it. Put it outermost, around master weights or stochastic rounding too.
+    Inside `jax.shard_map` one faulty shard stops the step on all devices that share the state.
 
     Args:
         tx: any transformation.

@@ -21,6 +21,7 @@ collect_ignore = [
     "layouts.py",
     "distributed.py",
     "meshes.py",
+    "manual.py",
     "backends.py",
     "family.py",
 ]

@@ -1,13 +1,7 @@
-"""A program for a process of its own: every optimizer, storage and wrapper on 8 host devices.
+"""A program for a process of its own: every optimizer, storage and wrapper on meshes of 8 host devices.
 
 Run `python tests/meshes.py KIND/NAME...`, "explicit/int8" say, or with kinds alone, or without any for all; it prints
 what held, one line each.
-
-explicit: on a mesh of Explicit axes a scan has a stable carry, and its numbers are those of one device.
-manual: so it is over shards inside `shard_map`, with the check of its types and without.
-forgotten: inside `shard_map`, gradients that nobody averaged are refused.
-shapes: a state made from shapes that carry a sharding lies where that of arrays lies.
-members, faulty, cut: see the functions.
 """
 
 import os
@@ -92,14 +86,6 @@ def entered(mesh):
     return enter(mesh)
 
 
-def mapped(f, mesh, in_specs, out_specs, check):
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=check)
-    from jax.experimental.shard_map import shard_map  # noqa: PLC0415 (jax 0.6.0)
-
-    return shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_rep=check)
-
-
 def specs_of(values):
     """The spec of each array of parameters, gradients or state, by the name of the leaf in its path."""
 
@@ -172,6 +158,7 @@ def raised(kind, *words):
 
 
 def explicit(name):
+    """On a mesh of Explicit axes a scan has a stable carry, and its numbers are those of one device."""
     tx, dtype, mesh = TRANSFORMATIONS[name](), dtype_of(name), mesh_of(AxisType.Explicit)
     with entered(mesh):
         params = placed(mesh, tree(100, dtype))
@@ -190,41 +177,8 @@ def explicit(name):
             assert not difference, f"{name}, {way}: {difference}"
 
 
-def manual(name):
-    tx, dtype, mesh = TRANSFORMATIONS[name](), dtype_of(name), mesh_of(AxisType.Auto)
-    params, gradients = tree(100, dtype), streams(dtype)
-    state = tx.init(params)
-    given = (params, state, gradients)
-    in_specs = (*specs_of((params, state)), {k: P(None, *spec) for k, spec in SPECS.items()})
-    for check in (True, False):
-        if name == "mars" and not check:
-            continue
-        for way in ways(tx):
-
-            def local(params, state, gradients):
-                where = adamx.storage.shard_offsets(params, SPECS)
-                return scanned(stepper(tx, way, dither_offset=where), params, state, gradients)
-
-            got = jax.jit(mapped(local, mesh, in_specs, in_specs[:2], check))(*given)
-            difference = apart(got, alone(name, way), 64)
-            assert not difference, f"{name}, {way}, check {check}: {difference}"
-
-
-def forgotten(name):
-    tx, dtype, mesh = TRANSFORMATIONS[name](), dtype_of(name), mesh_of(AxisType.Auto)
-    params = tree(100, dtype)
-    given = (params, tx.init(params))
-    whole = jax.tree.map(lambda _: P(), given)
-    for way in ways(tx):
-
-        def local(params, state):
-            return stepper(tx, way)(params, state, jax.tree.map(lambda p: p * jax.lax.axis_index("x"), params))
-
-        with raised(ValueError, "replicat"):
-            jax.jit(mapped(local, mesh, whole, whole, True))(*given)
-
-
 def shapes(name):
+    """A state made from shapes that carry a sharding lies where that of arrays lies."""
     tx, dtype = TRANSFORMATIONS[name](), dtype_of(name)
     for kind in (AxisType.Auto, AxisType.Explicit):
         mesh = mesh_of(kind)
@@ -243,51 +197,8 @@ def shapes(name):
                     assert (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
-def members(name):
-    """A model of its own on each device of an axis, its counters too: nothing is summed over them."""
-    tx, dtype, mesh = TRANSFORMATIONS[name](), dtype_of(name), mesh_of(AxisType.Auto)
-    each = [jax.tree.map(lambda x, t=t: x * (t + 1.5), tree(t, dtype)) for t in range(4)]
-    each[1]["odd"] = each[1]["odd"].at[0, 0].set(jnp.nan if "guard" in name else 1)
-    start = [(params, tx.init(params)) for params in [tree(100, dtype)] * 4]
-    expected = [jax.jit(stepper(tx, "update"))(*given, g) for given, g in zip(start, each, strict=True)]
-
-    def local(*stacked):
-        return jax.tree.map(lambda x: x[None], stepper(tx, "update")(*jax.tree.map(lambda x: x[0], stacked)))
-
-    given = jax.tree.map(lambda *x: jnp.stack(x), *[(*before, g) for before, g in zip(start, each, strict=True)])
-    got = jax.jit(mapped(local, mesh, P("x"), P("x"), True))(*given)
-    difference = apart(got, jax.tree.map(lambda *x: jnp.stack(x), *expected), 64)
-    assert not difference, f"{name}: {difference}"
-
-
-def faulty(name):
-    """One shard with a NaN stops the step on every device, and the next one is taken."""
-    tx, dtype, mesh = TRANSFORMATIONS[name](), dtype_of(name), mesh_of(AxisType.Auto)
-    params = tree(100, dtype)
-    given = (params, tx.init(params))
-    specs = specs_of(given)
-    bad = tree(0, dtype) | {"odd": tree(0, dtype)["odd"].at[3, 5].set(jnp.nan)}
-    for check in (True, False):
-        for way in ("step", "update"):
-
-            def local(params, state, g):
-                where = adamx.storage.shard_offsets(params, SPECS)
-                return stepper(tx, way, dither_offset=where)(params, state, g)
-
-            step = jax.jit(mapped(local, mesh, (*specs, SPECS), specs, check))
-            skipped = step(*given, bad)
-            counts = {int(x.data) for x in skipped[1].skipped.addressable_shards}
-            assert counts == {1}, f"{name}, {way}, check {check}: counted {counts}"
-            for x in jax.tree.leaves(skipped[0]):
-                assert len({np.isfinite(np.float32(s.data)).all() for s in x.addressable_shards}) == 1
-            assert not apart(skipped[0], params, 0), f"{name}, {way}, check {check}: moved"
-            taken = step(*skipped, tree(0, dtype))
-            straight = step(*given, tree(0, dtype))
-            assert not apart(taken[0], straight[0], 0), f"{name}, {way}, check {check}: not as if it had not been"
-
-
 def cut(name):
-    """Blocks that Explicit axes would cut are refused by `init`, as by `shard_state`; so are scales of other codes."""
+    """Blocks that Explicit axes would cut are refused by `init`, as by `shard_state`."""
     tx, mesh = TRANSFORMATIONS[name](), mesh_of(AxisType.Explicit)
     params = {"w": jax.device_put(jnp.ones((4, 96)), NamedSharding(mesh, P(None, "x")))}
     with entered(mesh):
@@ -296,30 +207,24 @@ def cut(name):
                 ValueError, "the moments of w are coded in blocks of", "splits its last axis of 96 into 4 parts"
             ):
                 init(params)
-    mesh = mesh_of(AxisType.Auto)
-    params = {"w": jnp.ones((4, 256))}
-    state = tx.init(params)
-    specs = jax.tree.map(lambda x: P(None, "x") if x.shape == (4, 256) else P(), state)
-    for way in ways(tx):
-        step = mapped(stepper(tx, way), mesh, (P(None, "x"), specs, P(None, "x")), (P(None, "x"), specs), False)
-        with raised(ValueError, "codes of shape (4, 64)", "the spec of their parameter"):
-            jax.jit(step)(params, state, params)
 
 
-KINDS = {
-    "explicit": (explicit, TRANSFORMATIONS),
-    "manual": (manual, TRANSFORMATIONS),
-    "forgotten": (forgotten, TRANSFORMATIONS),
-    "shapes": (shapes, TRANSFORMATIONS),
-    "members": (members, ["cautious_adamw", "stable_adamw", "mars", "guard", "probe"]),
-    "faulty": (faulty, [name for name in WRAPPERS if "guard" in name]),
-    "cut": (cut, ["int8", "float8", "float16", "guarded int8", "probed int8"]),
-}
-
-if __name__ == "__main__":
-    for given in sys.argv[1:] or KINDS:
+def main(kinds):
+    """Runs the checks that the command line asks for."""
+    for given in sys.argv[1:] or kinds:
         kind, _, name = given.partition("/")
-        check, names = KINDS[kind]
+        check, names = kinds[kind]
         for one in [name] if name else names:
             check(one)
             print(f"{kind}/{one} ok", flush=True)
+
+
+QUANTIZED = ["int8", "float8", "float16", "guarded int8", "probed int8"]
+KINDS = {
+    "explicit": (explicit, TRANSFORMATIONS),
+    "shapes": (shapes, TRANSFORMATIONS),
+    "cut": (cut, QUANTIZED),
+}
+
+if __name__ == "__main__":
+    main(KINDS)

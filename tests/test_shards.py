@@ -1,4 +1,4 @@
-"""Sums over shards on one device; over eight, and all else that types tell of a mesh, by `tests/meshes.py`."""
+"""Sums over shards on one device; on eight, every transformation, in the programs `meshes.py` and `manual.py`."""
 
 import subprocess
 import sys
@@ -14,37 +14,40 @@ import adamx
 from adamx import shards
 
 QUICK = {
-    "explicit": ["int8"],
-    "manual": ["probe", "stable_adamw"],
-    "forgotten": ["adamw"],
-    "shapes": ["master weights, int8", "mars"],
-    "members": ["cautious_adamw"],
-    "faulty": ["guard"],
-    "cut": ["int8"],
+    "meshes.py": ["explicit/int8", "shapes/master weights, int8", "shapes/mars", "cut/int8"],
+    "manual.py": [
+        "manual/probe",
+        "manual/stable_adamw",
+        "forgotten/adamw",
+        "members/mars",
+        "faulty/guard",
+        "scales/int8",
+    ],
 }
-
-
-ALL = {"explicit": 30, "manual": 30, "forgotten": 30, "shapes": 30, "members": 5, "faulty": 3, "cut": 5}
+ALL = {
+    "meshes.py": {"explicit": 30, "shapes": 30, "cut": 5},
+    "manual.py": {"manual": 30, "forgotten": 30, "members": 5, "faulty": 3, "scales": 5},
+}
 """How many checks there are of each kind."""
 
 
-def run(*asked):
-    """Starts the program; the lines that it prints."""
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("meshes.py"), *asked]
+def run(program, *asked):
+    """Starts a program; the lines that it prints."""
+    command = [sys.executable, "-W", "error", Path(__file__).with_name(program), *asked]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-500:] + result.stderr[-3000:]
     return result.stdout.splitlines()
 
 
-def test_eight_devices_for_some_of_every_kind():
-    asked = [f"{kind}/{name}" for kind, names in QUICK.items() for name in names]
-    assert run(*asked) == [f"{one} ok" for one in asked]
+@pytest.mark.parametrize("program", QUICK)
+def test_eight_devices_for_some_of_every_kind(program):
+    assert run(program, *QUICK[program]) == [f"{one} ok" for one in QUICK[program]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ALL)
-def test_eight_devices(kind):
-    assert len(run(kind)) == ALL[kind]
+@pytest.mark.parametrize(("program", "kind"), [(program, kind) for program, kinds in ALL.items() for kind in kinds])
+def test_eight_devices(program, kind):
+    assert len(run(program, kind)) == ALL[program][kind]
 
 
 def inside(f, check):

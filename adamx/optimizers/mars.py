@@ -83,7 +83,8 @@ def reduce_variance(
         state is `PreviousGradientState`, 4 bytes a parameter.
 
     Raises:
-        ValueError: an argument out of range; at update, gradients of another structure or shape than the parameters.
+        ValueError: an argument out of range; at update, gradients of another structure or shape than the parameters, or
+            a max_norm inside `shard_map(..., check_vma=False)` or `jax.pmap`, where types do not tell what is a shard.
         TypeError: an argument that is no number; at update, leaves that are no floating arrays, or a state that is not
             its own.
 

@@ -22,7 +22,8 @@ from adamx.kernels.tree import take_apart
 from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
 from adamx.storage.codec import shapes
-from adamx.trees import Tree, check_fits
+from adamx.trees import Tree, check_arrays, check_fits
+from adamx.variables import bare
 
 
 def step(
@@ -81,7 +82,7 @@ def step(
     moments = take_apart(state, wrapping, recipe.stages).moments
     check_fits(gradients, params)
     check_fits(params, shapes(check_state(type(moments), moments).mu), "parameter", "moment")
-    flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
+    flat, treedef = jax.tree.flatten(bare((recipe.arrays(), offsets, gradients, params, state)))
 
     def fast(kernel: Kernel, *arrays: jax.Array) -> list[jax.Array]:
         numbers, offsets, gradients, params, state = treedef.unflatten(arrays)
@@ -116,6 +117,7 @@ NATIVE = Kernel(form_of, _call_native)
 def _composed(
     tx: optax.GradientTransformation, gradients: Any, state: Any, params: Any, extra: dict[str, Any]
 ) -> tuple[Any, Any]:
+    check_arrays("parameter", params)
     updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
     return optax.apply_updates(params, updates), state
 

@@ -27,16 +27,37 @@ def named_leaves(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> di
     return {path_name(path): leaf for path, leaf in flatten_with_path(tree, is_leaf)[0]}
 
 
-def _no_number(what: str, path: Sequence[Any], came: str) -> TypeError:
+FILTER = "of an Equinox model pass eqx.filter(model, eqx.is_inexact_array) to init and update"
+"""What helps against leaves that are functions or strings."""
+
+
+def _no_number(what: str, path: Sequence[Any], leaf: Any) -> TypeError:
+    dtype = getattr(leaf, "dtype", None)
+    came = f"{leaf!r} of type {type(leaf).__name__}" if dtype is None else f"dtype {dtype}"
     way_out = "Leave such leaves out with optax.masked, or partition them to optax.set_to_zero()"
-    if came == "dtype float0":
+    if dtype == jax.dtypes.float0:
+        came = "dtype float0"
         way_out = (
             "jax.grad(..., allow_int=True) gives float0 to an integer parameter: put jnp.zeros_like(parameter) in its "
             "place and leave the leaf out with optax.masked, or differentiate by the floating parameters alone"
         )
+    elif _is_object(leaf):
+        way_out += f"; {FILTER}"
     return TypeError(
         f"{what} at {path_name(path)} must be an array of real or complex floating numbers, got {came}. {way_out}"
     )
+
+
+def _is_object(leaf: Any) -> bool:
+    """Whether a leaf is neither an array nor a number."""
+    return not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex)
+
+
+def check_arrays(what: str, tree: Tree) -> None:
+    """Raises a TypeError with the path of the first leaf that is neither an array nor a number."""
+    for path, leaf in flatten_with_path(tree)[0]:
+        if _is_object(leaf):
+            raise _no_number(what, path, leaf)
 
 
 def leaf_dtype(what: str, path: Sequence[Any], leaf: Any) -> jnp.dtype:
@@ -44,10 +65,10 @@ def leaf_dtype(what: str, path: Sequence[Any], leaf: Any) -> jnp.dtype:
     dtype = getattr(leaf, "dtype", None)
     if dtype is None:
         if isinstance(leaf, bool | int) or not isinstance(leaf, float | complex):
-            raise _no_number(what, path, f"{leaf!r} of type {type(leaf).__name__}")
+            raise _no_number(what, path, leaf)
         return jnp.result_type(leaf)
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise _no_number(what, path, f"dtype {'float0' if dtype == jax.dtypes.float0 else dtype}")
+        raise _no_number(what, path, leaf)
     return jnp.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
@@ -86,6 +107,8 @@ def first_difference(expected: Tree, got: Tree, path: tuple[Any, ...] = ()) -> s
 def _kind(node: Any) -> str:
     if node is None or not jax.tree_util.all_leaves([node]):
         return "None" if node is None else type(node).__name__
+    if _is_object(node):
+        return f"{node!r} ({FILTER})"
     return f"an array of shape {tuple(getattr(node, 'shape', ()))}"
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.storage.codec import HALF_BITS
-from adamx.trees import Tree, widened
+from adamx.trees import Tree, check_arrays, widened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ def composed_step(
     tx: optax.GradientTransformation, gradients: Tree, state: optax.OptState, params: Tree, extra: dict[str, Any]
 ) -> tuple[Tree, optax.OptState]:
     """Parameters and state after `update` and `apply_updates`, updates in the dtype of the parameters or wider."""
+    check_arrays("parameter", params)
     update = optax.with_extra_args_support(tx).update
     updates, state = update(widened(gradients, params), state, params, **extra)
     return _apply_updates(params, updates), state

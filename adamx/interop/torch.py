@@ -10,11 +10,22 @@ import optax
 
 from adamx.interop.layout import Layout, Names, to_jax, to_torch_axes, torch_name
 from adamx.interop.moments import Source, block_sizes, by_path, fill, is_moments
-from adamx.interop.torch_format import SECOND, entries, mu_product, numbers, steps, to_numpy
+from adamx.interop.torch_format import (
+    SECOND,
+    entries,
+    mu_product,
+    numbers,
+    second_to_jax,
+    second_to_torch,
+    steps,
+    to_numpy,
+)
 from adamx.optimizers.amsgrad import AmsgradState, RunningMaxState
 from adamx.storage.codec import is_quantized
 from adamx.trees import Tree, named_leaves, path_name
 from adamx.variables import bare, map_with_path
+
+_SECOND = {*SECOND.values(), "max_exp_avg_sq"}
 
 AMSGRAD = (
     "torch takes the maximum of v and corrects it afterwards, AmsgradState holds that of the corrected v: build tx as "
@@ -42,6 +53,10 @@ def from_torch(
     torch's β1 grows by a schedule that Dozat's Algorithm 2 and `adamx.nadam` do not have. Both moments are the same,
     and steps are equal where that schedule has run out, with a large `momentum_decay`.
 
+    torch takes a complex parameter for two real ones and keeps v of each, `E[re²] + i E[im²]`. Here v is `E[|g|²]`, their
+    sum, for both. So steps differ from torch's: where both parts are alike they are shorter by √2. The maximum of AMSGrad
+    is the sum of torch's two, and AdaMax's u the root of the sum of their squares: upper bounds of what adamx keeps.
+
     Args:
         state_dict: `optimizer.state_dict()`; its arrays may be tensors or NumPy's.
         names: from a parameter's path, "fc/kernel", to its name in torch, "fc.weight": a mapping or a function.
@@ -50,7 +65,8 @@ def from_torch(
         layout: how torch's axes move, by path: `adamx.interop.flax_kernels`, `adamx.interop.torch_layout`, or a mapping
             from paths to permutations, {"fc/kernel": (1, 0)}.
         order: torch's names in the order in which the optimizer was given the parameters: `[name for name, _ in
-            model.named_parameters()]`. None: as the state says, where it was given `model.named_parameters()`.
+            model.named_parameters()]`, with several groups those of the first, then of the next. None: as the state
+            says, where it was given `model.named_parameters()`.
 
     Returns:
         A state as `tx.init(params)` makes it.
@@ -75,10 +91,18 @@ def from_torch(
     shapes = {path: np.shape(p) for path, p in named_leaves(params).items()}
     count = jnp.asarray(steps(found), jnp.int32)
 
+    several = len(state_dict["param_groups"]) > 1 and order is not None
+    hint = "; order must have the names of torch's groups one group after the other" if several else ""
+
     def lookup(*fields: str) -> Callable[[str], np.ndarray]:
         def moment(path: str) -> np.ndarray:
-            entry = found[path]
-            return to_jax(layout, path, to_numpy(next(entry[f] for f in fields if f in entry)), shapes[path])
+            field = next(f for f in fields if f in found[path])
+            array = to_numpy(found[path][field])
+            array = array if field == "exp_avg" else second_to_jax(field, array)
+            try:
+                return to_jax(layout, path, array, shapes[path])
+            except ValueError as error:
+                raise ValueError(f"{error}{hint}") from None
 
         return moment
 
@@ -106,6 +130,8 @@ def to_torch(
     order: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The inverse of `from_torch`: what the `load_state_dict` of a torch optimizer takes.
+
+    Of a complex parameter each part gets half of v, as for gradients whose real and imaginary parts are alike.
 
     Args:
         state: of adamx, its moments not quantized: `restore_as` makes them so.
@@ -136,19 +162,18 @@ def to_torch(
         raise ValueError(f"optimizer must be one of {', '.join(SECOND)}, got {optimizer!r}")
     known = numbers(state_dict, order)
     groups = {i: group for group in state_dict["param_groups"] for i in group["params"]}
-    new: dict[int, dict[str, Any]] = {i: {} for i in known.values()}
+    new: dict[int, dict[str, np.ndarray]] = {i: {} for i in known.values()}
 
     def put(field: str, tree: Tree, count: Any = None) -> None:
         for path, stored in by_path(tree).items():
             if is_quantized(stored):
                 raise TypeError(f"torch has no quantized moments, as at {path}: use adamx.restore_as first")
             number = known[torch_name(names, path, list(known))]
-            new[number][field] = as_tensor(to_torch_axes(layout, path, _wide(stored)))
+            new[number][field] = to_torch_axes(layout, path, _wide(stored))
             if count is not None:
-                new[number]["step"] = as_tensor(np.array(count, np.float32))
+                new[number]["step"] = np.array(count, np.float32)
             if count is not None and optimizer == "NAdam":
-                product = mu_product(int(count), groups[number])
-                new[number]["mu_product"] = as_tensor(np.array(product, np.float32))
+                new[number]["mu_product"] = np.array(mu_product(int(count), groups[number]), np.float32)
 
     for node in jax.tree.leaves(bare(state), is_leaf=_is_filled):
         if isinstance(node, AmsgradState):
@@ -161,7 +186,13 @@ def to_torch(
     without = [name for name, i in known.items() if "step" not in new[i]]
     if without:
         raise ValueError(f"the state has no moments for torch's {', '.join(without)}")
-    return {**state_dict, "state": new}
+    return {**state_dict, "state": {i: _tensors(entry, as_tensor) for i, entry in new.items()}}
+
+
+def _tensors(entry: Mapping[str, np.ndarray], as_tensor: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    """What torch keeps of a parameter, from arrays with real second moments."""
+    second = {field: second_to_torch(field, entry[field], entry["exp_avg"]) for field in _SECOND if field in entry}
+    return {field: as_tensor(array) for field, array in {**entry, **second}.items()}
 
 
 def _wide(stored: Any) -> np.ndarray:

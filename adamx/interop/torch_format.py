@@ -27,6 +27,26 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return np.asarray((host.float() if "bfloat16" in str(host.dtype) else host).numpy())
 
 
+def second_to_jax(field: str, v: np.ndarray) -> np.ndarray:
+    """The second moment of complex parameters as a real number.
+
+    torch takes a complex parameter for two real ones, and keeps an average for each, `E[re²] + i E[im²]`. Adam's v here
+    is that of the magnitude, `E[|g|²]`, their sum. Of the largest real and imaginary part, Adamax's, it is the root of
+    the sum of squares, at least the largest magnitude.
+    """
+    if not np.iscomplexobj(v):
+        return v
+    return np.abs(v) if field == "exp_inf" else v.real + v.imag
+
+
+def second_to_torch(field: str, v: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """The inverse for gradients whose real and imaginary parts are alike, where m is complex."""
+    if not np.iscomplexobj(m):
+        return v
+    part = v / np.sqrt(v.dtype.type(2)) if field == "exp_inf" else v / 2
+    return (part + 1j * part).astype(m.dtype)
+
+
 def numbers(state_dict: Mapping[str, Any], order: Sequence[str] | None) -> dict[str, int]:
     """The number under which an optimizer's state keeps each parameter, by torch's name.
 
@@ -38,16 +58,30 @@ def numbers(state_dict: Mapping[str, Any], order: Sequence[str] | None) -> dict[
     """
     groups = state_dict["param_groups"]
     found = [number for group in groups for number in group["params"]]
-    named = [name for group in groups for name in group.get("param_names", ())]
-    names = list(named if order is None else order)
-    if not names and found:
+    named = [name for group in groups for name in group.get("param_names", [None] * len(group["params"]))]
+    if order is None and None in named:
+        how = "pass order=[name for name, _ in model.named_parameters()], the names"
+        if len(groups) > 1:
+            how = f"in groups of {_sizes(groups)}: pass order=, the names of the first group, then those of the next,"
         raise ValueError(
-            "torch's state numbers its parameters: pass order=[name for name, _ in model.named_parameters()], "
-            "the names in the order in which the optimizer was given the parameters"
+            f"torch's state numbers its parameters: {how} in the order in which the optimizer was given the parameters"
         )
+    names = list(named if order is None else order)
     if len(names) != len(found) or len(set(names)) != len(names):
-        raise ValueError(f"order must name each of the {len(found)} parameters of torch's optimizer once, got {names}")
+        of = f", {_sizes(groups)} in its {len(groups)} groups" if len(groups) > 1 else ""
+        raise ValueError(
+            f"order must name each of the {len(found)} parameters of torch's optimizer once{of}, got {names}"
+        )
+    if names != named and set(names) == set(named):
+        raise ValueError(
+            f"order has {names}, torch's state says {named}: its optimizer was given the parameters in that order, "
+            "group after group. Leave order out"
+        )
     return dict(zip(names, found, strict=True))
+
+
+def _sizes(groups: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(str(len(group["params"])) for group in groups)
 
 
 def entries(

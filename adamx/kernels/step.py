@@ -28,6 +28,7 @@ from adamx.precision.wrapping import Wrapping
 from adamx.sharding.transform import Sharded
 from adamx.storage.codec import shapes
 from adamx.trees import Tree, check_fits
+from adamx.variables import bare
 
 
 def step(
@@ -89,7 +90,7 @@ def step(
     _check(recipe, wrapping, gradients, check_state(type(moments), moments, gradients), params)
     if isinstance(state, MasterWeightsState):
         check_masters(params, state.remainder)
-    flat, treedef = jax.tree.flatten((recipe.arrays(), offsets, gradients, params, state))
+    flat, treedef = jax.tree.flatten(bare((recipe.arrays(), offsets, gradients, params, state)))
 
     def fast(kernel: Kernel, *arrays: jax.Array) -> list[jax.Array]:
         numbers, offsets, gradients, params, state = treedef.unflatten(arrays)

@@ -36,6 +36,7 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
 
     Raises:
         TypeError: a state with no `MasterWeightsState` in it, or with two that hold the weight of one leaf.
+        ValueError: a master weight of a leaf that params does not have.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
@@ -51,6 +52,9 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
             if name in remainders:
                 raise TypeError(f"the state has two MasterWeightsState with the weight of {name}: pass one of them")
             remainders[name] = remainder
+    unknown = sorted(remainders.keys() - named_leaves(params).keys())
+    if unknown:
+        raise ValueError(f"the state has a master weight for {unknown[0]}, which is no leaf of params")
 
     def weight(path: Any, p: Any) -> tuple[jax.Array]:
         return weight_behind(p, remainders.get(path_name(path)))

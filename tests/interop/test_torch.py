@@ -173,9 +173,11 @@ def test_numbers_without_names():
     nameless = {**STATE, "param_groups": [{"params": [0, 1]}, {"params": [2, 3]}]}
     state = convert(nameless, order=ORDER)
     np.testing.assert_array_equal(state[0].mu["fc"]["bias"], STATE["state"][3]["exp_avg"])
-    with pytest.raises(ValueError, match=r"numbers its parameters: pass order="):
+    with pytest.raises(ValueError, match=r"numbers its parameters: in groups of 2 and 2: pass order="):
         convert(nameless)
-    with pytest.raises(ValueError, match=r"name each of the 4 parameters .* once, got \['conv.weight'\]"):
+    with pytest.raises(
+        ValueError, match=r"name each of the 4 parameters .* once, 2 and 2 in .*, got \['conv.weight'\]"
+    ):
         convert(nameless, order=ORDER[:1])
 
 
@@ -211,6 +213,11 @@ def test_to_torch_refuses():
     state = adamx.adam(1e-3).init({"conv": PARAMS["conv"]})
     with pytest.raises(ValueError, match=r"no moments for torch's fc.weight, fc.bias"):
         adamx.to_torch(state, STATE, NAMES, optimizer="Adam", **how)
+
+
+def test_an_order_of_other_groups_is_named():
+    with pytest.raises(ValueError, match=r"shape .*; order must have the names of torch's groups one group after"):
+        convert({**STATE, "param_groups": [{"params": [0, 2]}, {"params": [1, 3]}]}, order=ORDER)
 
 
 @pytest.fixture

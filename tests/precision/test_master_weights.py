@@ -214,7 +214,7 @@ def test_wrong_calls_say_what_is_wrong():
         tx.update(params, optax.EmptyState(), params)
     with pytest.raises(ValueError, match=r"gradient at w has shape \(4,\)"):
         tx.update({"w": jnp.ones(4)}, state, params)
-    with pytest.raises(TypeError, match="one MasterWeightsState, got tuple with 0"):
+    with pytest.raises(TypeError, match="expected a state with a MasterWeightsState in it, got tuple"):
         adamx.master_params((optax.EmptyState(),), params)
     with pytest.raises(TypeError, match="parameter at w"):
         tx.init({"w": jnp.arange(3)})

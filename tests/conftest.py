@@ -77,8 +77,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown() -> None:
-    """Frees the compiled programs of the last 50 tests: those of a whole run are gigabytes."""
-    if next(ended) % 50 == 0:
+    """Frees the compiled programs of the last 25 tests: those of a whole run are gigabytes."""
+    if next(ended) % 25 == 0:
         jax.clear_caches()
         gc.collect()
 

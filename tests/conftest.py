@@ -53,8 +53,9 @@ def sample(items: list[pytest.Item]) -> list[pytest.Item]:
     for table in tables.values():
         values: set[str] = set()
         for _ in table[:ENTRIES]:
-            entry = max(table, key=lambda item: (item not in taken, len({*item.name.split("-")} - values)))
+            entry = max(table, key=lambda item: len({*item.name.split("-")} - values))
             values |= {*entry.name.split("-")}
+            table.remove(entry)
             taken.append(entry)
     return taken
 

@@ -63,8 +63,9 @@ def sample(items: list[pytest.Item]) -> list[pytest.Item]:
     for table in tables.values():
         values: set[str] = set()
         for _ in table[:ENTRIES]:
-            entry = max(table, key=lambda item: (item not in taken, len({*item.name.split("-")} - values)))
+            entry = max(table, key=lambda item: len({*item.name.split("-")} - values))
             values |= {*entry.name.split("-")}
+            table.remove(entry)
             taken.append(entry)
     return taken
 
@@ -87,8 +88,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown() -> None:
-    """Frees the compiled programs of the last 50 tests: those of a whole run are gigabytes."""
-    if next(ended) % 50 == 0:
+    """Frees the compiled programs of the last 25 tests: those of a whole run are gigabytes."""
+    if next(ended) % 25 == 0:
         jax.clear_caches()
         gc.collect()
 

@@ -65,6 +65,14 @@ FAMILY = {
 each = pytest.mark.parametrize("entry", FAMILY.values(), ids=FAMILY)
 
 
+def made(entry: Entry, storage: dict[str, Any]) -> Any:
+    """The optimizer with its moments so stored; skips the test where it refuses the storage."""
+    try:
+        return entry.make(0.1, **storage)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
 def normal(seed: int, *shape: int, dtype: Any = jnp.float32) -> jax.Array:
     """Normal numbers."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)

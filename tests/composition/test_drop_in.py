@@ -11,7 +11,7 @@ import optax.contrib
 import pytest
 
 import adamx
-from tests.family import FAMILY, each, normal
+from tests.family import FAMILY, each, made, normal
 
 TWINS = {
     name: (getattr(adamx, name), twin)
@@ -43,7 +43,8 @@ def test_the_parameters_are_those_of_optax_in_name_order_kind_and_default(pair):
         assert ours[name].kind == parameter.kind
         if name != "clip_value_fn":  # a function by default: None here
             assert ours[name].default == parameter.default
-    assert all(p.kind is p.KEYWORD_ONLY for name, p in ours.items() if name not in theirs)
+    positional = [name for name, p in theirs.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert list(ours)[: len(positional)] == positional
 
 
 @each
@@ -64,7 +65,7 @@ def test_stages_are_annotated_so_too(make):
 @pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
 @each
 def test_init_takes_integer_leaves_and_the_first_update_names_them(entry, storage):
-    tx = entry.make(0.1, **storage)
+    tx = made(entry, storage)
     state = tx.init(MIXED)
     assert jax.tree.structure(jax.eval_shape(tx.init, MIXED)) == jax.tree.structure(state)
     for tree in (s.mu for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")):
@@ -86,14 +87,14 @@ def test_every_wrapper_inits_integer_leaves_and_refuses_them_in_update(wrap):
     assert len({id(x) for x in jax.tree.leaves(state)}) == len(jax.tree.leaves(state))  # may be donated
     assert adamx.state_bytes(state).total > 0
     with pytest.raises(TypeError, match=r"(gradient|parameter|update|mu) at counts must be"):
-        adamx.step(tx, {**MIXED, **{k: np.zeros(np.shape(p)) for k, p in INTEGERS.items()}}, state, MIXED)
+        adamx.step(tx, {**MIXED, **{k: jnp.zeros(np.shape(p)) for k, p in INTEGERS.items()}}, state, MIXED)
 
 
 def test_integer_leaves_of_a_masked_optimizer_train_the_rest():
     tx = optax.masked(adamx.adam(0.5), {"w": True, "n": False})
     params, gradients = {"w": jnp.ones(2), "n": jnp.arange(2)}, {"w": jnp.ones(2), "n": jnp.zeros(2, int)}
     moved, _ = adamx.step(tx, gradients, tx.init(params), params)
-    np.testing.assert_allclose(moved["w"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(moved["w"], 0.5, rtol=1e-4)
     np.testing.assert_array_equal(moved["n"], [0, 1])
 
 
@@ -107,7 +108,7 @@ def test_a_complex_mu_dtype_stores_complex_moments(name):
 
 
 def test_a_complex_nu_dtype_is_refused_and_complex128_needs_x64():
-    with pytest.raises(TypeError, match="nu_dtype must be a real floating dtype"):
+    with pytest.raises(TypeError, match=r"nu_dtype .*real"):
         adamx.adam(0.1, nu_dtype=jnp.complex64)
     with pytest.raises(ValueError, match="mu_dtype is float64"):
         adamx.adam(0.1, mu_dtype=jnp.complex128)

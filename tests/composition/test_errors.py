@@ -172,7 +172,7 @@ def test_float0_gradients_name_a_remedy_that_works():
     zeros = jax.tree.map(lambda p, g: jnp.zeros_like(p) if g.dtype == jax.dtypes.float0 else g, params, gradients)
     tx = optax.masked(tx, {"n": False, "w": True})
     moved, _ = adamx.step(tx, zeros, tx.init(params), params)
-    np.testing.assert_allclose(moved["w"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(moved["w"], 0.5, rtol=1e-4)
     np.testing.assert_array_equal(moved["n"], params["n"])
 
 

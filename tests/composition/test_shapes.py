@@ -12,7 +12,7 @@ import adamx
 from adamx import numerics, shards
 from adamx.diagnostics.measure import MEASURED, measure
 from adamx.storage.dither import leaf_salt, place, thresholds
-from tests.family import each
+from tests.family import each, made
 
 LARGE = {"row": (2**31,), "matrix": (2**17, 2**16), "columns": (2**29, 16), "even larger": (2**33,)}
 EMPTY = {"a": (0,), "b": (3, 0), "c": (0, 3), "d": (2, 0, 64)}
@@ -54,7 +54,7 @@ def large(dtype=jnp.float32):
 @each_storage
 @each
 def test_every_optimizer_takes_leaves_of_more_elements_than_int32_counts(entry, storage):
-    assert {name: u.shape for name, u in stepped(entry.make(0.1, **storage), large()).items()} == LARGE
+    assert {name: u.shape for name, u in stepped(made(entry, storage), large()).items()} == LARGE
 
 
 @each_wrapper
@@ -77,7 +77,7 @@ def test_minimize_takes_them():
 @each_storage
 @each
 def test_every_optimizer_takes_leaves_without_elements_in_any_place(entry, storage):
-    tx = entry.make(0.1, **storage)
+    tx = made(entry, storage)
     for names in (list(EMPTY), list(reversed(EMPTY)), ["a"]):
         params = {str(i): jnp.zeros(EMPTY[name]) for i, name in enumerate(names)} | {"scalar": jnp.ones(())}
         updates, state = tx.update(params, tx.init(params), params)

@@ -54,6 +54,11 @@ WRAPPERS = {
     "guarded master weights": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.stable_adamw(1e-3))),
     "precise": lambda: adamx.adam(1e-3, b2=0.999999, precise=True),
     "adamax, int8": lambda: adamx.adamax(1e-3, **STORAGES["int8"]),
+    "fused": lambda: adamx.fused_adamw(1e-3),
+    "fused int8": lambda: adamx.fused_adamw(1e-3, **STORAGES["int8"]),
+    "guarded fused": lambda: adamx.skip_nonfinite(adamx.fused_adamw(1e-3)),
+    "fused, master weights": lambda: adamx.with_master_weights(adamx.fused_adamw(1e-3, **STORAGES["bfloat16"])),
+    "fused, stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.fused_adam(1e-3)),
 }
 TRANSFORMATIONS = {
     **{name: (lambda entry=entry: entry.make(1e-3)) for name, entry in family.FAMILY.items()},
@@ -219,7 +224,7 @@ def main(kinds):
             print(f"{kind}/{one} ok", flush=True)
 
 
-QUANTIZED = ["int8", "float8", "float16", "guarded int8", "probed int8"]
+QUANTIZED = ["int8", "fused int8", "float8", "float16", "guarded int8", "probed int8"]
 KINDS = {
     "explicit": (explicit, TRANSFORMATIONS),
     "shapes": (shapes, TRANSFORMATIONS),

@@ -20,8 +20,8 @@ class StopReason(enum.IntEnum):
 
     Example:
         >>> import adamx
-        >>> adamx.StopReason(1)
-        <StopReason.CONVERGED: 1>
+        >>> print(adamx.StopReason(1))
+        CONVERGED
     """
 
     CONVERGED = 1
@@ -29,6 +29,9 @@ class StopReason(enum.IntEnum):
     NONFINITE = 3
     NO_MORE_BATCHES = 4
     CALLBACK = 5
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class MinimizeResult(NamedTuple):

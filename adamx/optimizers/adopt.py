@@ -29,7 +29,7 @@ ClipValue = Callable[[jax.Array], Any]
 
 def fourth_root(count: jax.Array) -> jax.Array:
     """`c_t = t^(1/4)`, the paper's."""
-    return count**0.25
+    return jnp.asarray(count).astype(jnp.result_type(float)) ** 0.25
 
 
 def normalized(g: jax.Array, v: jax.Array, eps: Scalar, limit: Scalar) -> jax.Array:

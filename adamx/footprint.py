@@ -85,7 +85,7 @@ def state_bytes(state: Any) -> StateBytes:
 
 
 def _tells_parameters(node: Any) -> bool:
-    return isinstance(node, MasterWeightsState) or hasattr(node, "mu") and hasattr(node, "nu")
+    return isinstance(node, MasterWeightsState) or (hasattr(node, "mu") and hasattr(node, "nu"))
 
 
 def _trees_like_parameters(node: Any) -> list[Tree]:

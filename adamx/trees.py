@@ -163,8 +163,7 @@ def map_paths(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree,
     found, treedef = flatten_with_path(tree, holds_leaf)
     columns = [found, *(treedef.flatten_up_to(other) for other in rest)]
     rows = [
-        _inside(functools.partial(formula, path), leaf, *others)
-        for (path, leaf), *others in zip(*columns, strict=True)
+        _inside(functools.partial(formula, path), leaf, *others) for (path, leaf), *others in zip(*columns, strict=True)
     ]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
 

@@ -47,7 +47,10 @@ SGD = optax.sgd(1.0, momentum=0.9)
 @pytest.mark.parametrize(
     ("tx", "w", "norm"),
     [
-        *((entry.make(1e-3), 12 if name in ("amsgrad", "ademamix", "mars") else 8, None) for name, entry in FAMILY.items()),
+        *(
+            (entry.make(1e-3), 12 if name in ("amsgrad", "ademamix", "mars") else 8, None)
+            for name, entry in FAMILY.items()
+        ),
         (adamx.amsgrad(1e-3, **INT8), 2.125 + 4, 12),
         (adamx.ademamix(1e-3, **INT8), 2.125 + 1.0625, 12),
         (optax.MultiSteps(adamx.adam(1e-3), 2), 12, None),
@@ -58,7 +61,11 @@ SGD = optax.sgd(1.0, momentum=0.9)
         (optax.inject_hyperparams(adamx.amsgrad)(1e-3), 12, None),
         (optax.masked(adamx.amsgrad(1e-3), LORA), 12, 0),
         (optax.MultiSteps(optax.masked(adamx.adam(1e-3, **INT8), LORA), 2), 2.125 + 4, 4),
-        (optax.partition({True: adamx.adam(1e-3), False: optax.chain(adamx.amsgrad(1e-3), optax.trace(0.9))}, LORA), 8, 16),
+        (
+            optax.partition({True: adamx.adam(1e-3), False: optax.chain(adamx.amsgrad(1e-3), optax.trace(0.9))}, LORA),
+            8,
+            16,
+        ),
         (optax.partition({True: optax.masked(adamx.adam(1e-3), adamx.match("w")), False: SGD}, LORA), 8, 0),
     ],
 )

@@ -18,7 +18,8 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
     """What the probe in an optimizer's state last measured, by leaf path. Waits for the device.
 
     Args:
-        state: of an optimizer with an `adamx.probe()` anywhere in it; it tells what each `skip_nonfinite` around it skipped.
+        state: of an optimizer with an `adamx.probe()` anywhere in it; a `skip_nonfinite` around the probe tells what it
+            skipped.
 
     Returns:
         A dict from path, "encoder/layer_0/bias", to `Measurement`, Python numbers.
@@ -47,7 +48,7 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
 
 
 def _find(state: Any, skipped: int = 0) -> list[tuple[ProbeState, list[str], int]]:
-    """Each probe with the paths of the moments that stand before it in the chain, and what the guards around skipped."""
+    """Each probe with the paths of the moments before it in the chain, and how many steps the guards around skipped."""
 
     def wanted(node: Any) -> bool:
         return isinstance(node, ProbeState | SkipNonfiniteState) or (hasattr(node, "mu") and hasattr(node, "nu"))

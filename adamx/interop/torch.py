@@ -53,9 +53,10 @@ def from_torch(
     torch's β1 grows by a schedule that Dozat's Algorithm 2 and `adamx.nadam` do not have. Both moments are the same,
     and steps are equal where that schedule has run out, with a large `momentum_decay`.
 
-    torch takes a complex parameter for two real ones and keeps v of each, `E[re²] + i E[im²]`. Here v is `E[|g|²]`, their
-    sum, for both. So steps differ from torch's: where both parts are alike they are shorter by √2. The maximum of AMSGrad
-    is the sum of torch's two, and AdaMax's u the root of the sum of their squares: upper bounds of what adamx keeps.
+    torch takes a complex parameter for two real ones and keeps v of each, `E[re²] + i E[im²]`. Here v is `E[|g|²]`,
+    their sum, for both. So steps differ from torch's: where both parts are alike they are shorter by √2. The maximum
+    of AMSGrad is the sum of torch's two, and AdaMax's u the root of the sum of their squares: upper bounds of what
+    adamx keeps.
 
     Args:
         state_dict: `optimizer.state_dict()`; its arrays may be tensors or NumPy's.

@@ -36,7 +36,7 @@ def second_to_jax(field: str, v: np.ndarray) -> np.ndarray:
     """
     if not np.iscomplexobj(v):
         return v
-    return np.abs(v) if field == "exp_inf" else v.real + v.imag
+    return np.abs(v) if field == "exp_inf" else np.real(v) + np.imag(v)
 
 
 def second_to_torch(field: str, v: np.ndarray, m: np.ndarray) -> np.ndarray:

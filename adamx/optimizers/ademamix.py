@@ -153,7 +153,7 @@ def slow_momentum(
             if callable(value):
                 check_schedule(name, value)
         step = jnp.zeros([], jnp.uint32) if codec.dithered else None
-        return SlowMomentumState(*first_moments(params, (codec, False)), step)
+        return SlowMomentumState(first_moments(params, (codec, False))[0], step)
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

@@ -56,10 +56,14 @@ UNEQUAL = {"param_groups": [{"params": [0]}, {"params": [1, 2]}, {"params": [3]}
 
 
 def test_several_groups_without_names_say_how_order_goes():
-    words = "in groups of 1 and 2 and 1: pass order=, the names of the first group, then those of the next, in the order"
+    words = (
+        "in groups of 1 and 2 and 1: pass order=, the names of the first group, then those of the next, in the order"
+    )
     with pytest.raises(ValueError, match=words):
         numbers(UNEQUAL, None)
-    with pytest.raises(ValueError, match="each of the 4 parameters of torch's optimizer once, 1 and 2 and 1 in its 3 gr"):
+    with pytest.raises(
+        ValueError, match="each of the 4 parameters of torch's optimizer once, 1 and 2 and 1 in its 3 gr"
+    ):
         numbers(UNEQUAL, ["a", "b"])
     half = {"param_groups": [{"params": [0], "param_names": ["x"]}, {"params": [1, 2]}]}
     with pytest.raises(ValueError, match="in groups of 1 and 2: pass order="):

@@ -18,9 +18,9 @@ def fingerprint(tree: Tree) -> str:
 
     Equal for a tree and what a checkpoint restores of it, on any number of devices, as NumPy or JAX arrays, strongly or
     weakly typed. Different where one bit of a leaf is: -0.0 is not 0.0, and one NaN is not another. Containers count by
-    the paths of their leaves alone, so that a tuple and a list, `optax.ScaleByAdamState` and `MomentsState`, or a state
-    that was restored as a dict of its fields have one digest, as have a state in `nnx.Optimizer` and its arrays alone;
-    what has no leaves, None or `EmptyState()`, does not count. `check_restored` says whether a state fits its optimizer.
+    the paths of their leaves alone, so that a tuple and a list, `optax.ScaleByAdamState` and `MomentsState`, a state
+    that was restored as a dict of its fields, or one in `nnx.Optimizer` and its plain arrays have one digest; what has
+    no leaves, None or `EmptyState()`, does not count. `check_restored` says whether a state fits its optimizer.
 
     Leaves are read one after the other: the host holds a copy of one at a time.
 

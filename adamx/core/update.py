@@ -59,4 +59,6 @@ def _apply_updates(params: Tree, updates: Tree) -> Tree:
     def rounded(p: Any, moved: Any) -> Any:
         return moved.astype(p.dtype) if hasattr(p, "dtype") else moved
 
-    return jax.tree.map(rounded, params, optax.apply_updates(jax.tree.map(summable, params), updates))
+    with jax.numpy_dtype_promotion("standard"):  # a sum of a half-precision parameter and a float32 update is meant
+        moved = optax.apply_updates(jax.tree.map(summable, params), updates)
+    return jax.tree.map(rounded, params, moved)

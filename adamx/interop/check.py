@@ -54,7 +54,7 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
         A moment in another dtype or codec moves to the storage of tx by adamx.restore_as(tx, state, params).
     """
     expected = jax.eval_shape(tx.init, params)
-    found = differences(bare(expected), bare(state))
+    found = differences(expected, state)
     if found:
         shown = [words for _, words in found[:SHOWN]]
         shown += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
@@ -66,6 +66,7 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
 
 def differences(expected: Tree, got: Tree) -> list[tuple[str, str]]:
     """Where a tree differs from the expected one: the kind of each difference, of WHAT_TO_DO, and it in words."""
+    expected, got = bare(expected), bare(got)
     wanted, came = by_path(expected), by_path(got)
     found: list[tuple[str, str]] = []
     for path in sorted(wanted.keys() | came.keys()):

@@ -137,7 +137,9 @@ def fill(path: Sequence[Any], node: Any, source: Source, sizes: Mapping[str, int
         under = (*path, jax.tree_util.GetAttrKey(field))
 
         def leaf(rest: Sequence[Any], like: Any) -> Stored:
-            return encode(lookup(path_name(rest)), like, square, sizes.get(path_name((*under, *rest))))
+            size = sizes.get(path_name((*under, *rest)))
+            new = encode(lookup(path_name(rest)), bare(like), square, size)
+            return jax.tree.structure(like).unflatten(jax.tree.leaves(new))
 
         return treedef.unflatten([leaf(rest, like) for rest, like in found])
 

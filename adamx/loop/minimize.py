@@ -16,6 +16,7 @@ from adamx.loop.outcome import MinimizeResult, MinimizeStep, StopReason
 from adamx.loop.run import GOING_ON, At, runner
 from adamx.loop.stepwise import arguments, one_by_one
 from adamx.numerics import Scalar
+from adamx.variables import map_with_path
 
 
 def minimize(
@@ -83,7 +84,7 @@ def minimize(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must take a MinimizeStep, got {callback!r} of type {type(callback).__name__}")
     feed = itertools.repeat(()) if batches is None else arguments(batches)
-    params = jax.tree_util.tree_map_with_path(strongly_typed, params)
+    params = map_with_path(strongly_typed, params)
     run = jax.jit(runner(checked(fun, has_aux), tx, atol), static_argnames="length")
     start = At(params, tx.init(params), jnp.zeros([], jnp.int32), jnp.full([], GOING_ON, jnp.int32))
 

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adamx.trees import Tree, path_name
+from adamx.variables import map_with_path
 
 Mesh = Any
 """A `jax.sharding.Mesh`; where only sizes matter, a `jax.sharding.AbstractMesh` as well."""
@@ -116,7 +117,7 @@ def own_specs(params: Tree, mesh: Mesh, specs: Any = None) -> Tree:
         def at(rest: Any, p: Any) -> P:
             return leaf((*path, *rest), p, given)
 
-        return jax.tree_util.tree_map_with_path(at, params)
+        return map_with_path(at, params)
 
     if specs is None:
         return below((), None, params)

@@ -13,6 +13,7 @@ from adamx.sharding.placement import Mesh, entries, parts, with_axes
 from adamx.storage.blocks import check_whole
 from adamx.storage.codec import Quantized
 from adamx.trees import Tree, path_name
+from adamx.variables import bare, flatten_with_path
 
 LONG = 2**30
 """A last axis so long that the number of its blocks tells their size, up to 2^15."""
@@ -54,7 +55,7 @@ def make_plan(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axes: 
     Raises:
         ValueError: shards of a parameter would cut the blocks of its moments.
     """
-    found, treedef = jax.tree_util.tree_flatten_with_path(params)
+    found, treedef = flatten_with_path(params)
     specs, state = treedef.flatten_up_to(own), jax.eval_shape(tx.init, params)
     blocks = _blocks(tx, params, state)
     shards: list[P] = []
@@ -93,7 +94,7 @@ def map_state(
     """
 
     def own(stored: Any, k: int | None) -> Any:
-        return stored if k is None or stored is None or isinstance(stored, optax.MaskedNode) else f(stored, k)
+        return stored if k is None or stored is None or isinstance(stored, optax.MaskedNode) else f(stored, bare(k))
 
     numbers = treedef.unflatten(range(treedef.num_leaves))
     return optax.tree_utils.tree_map_params(tx, own, state, numbers, transform_non_params=on_others, is_leaf=_is_whole)

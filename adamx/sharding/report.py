@@ -12,6 +12,7 @@ from adamx.sharding.placement import Mesh, entries, mesh_axes, own_specs, parts
 from adamx.sharding.plan import abstract, make_plan, map_state
 from adamx.sharding.region import shardings
 from adamx.trees import Tree, path_name
+from adamx.variables import flatten_with_path
 
 
 class LeafSharding(NamedTuple):
@@ -106,7 +107,7 @@ def state_sharding(
     """
     axes, shapes = mesh_axes(mesh, axis), abstract(params)
     plan = make_plan(tx, shapes, mesh, axes, own_specs(params, mesh, specs))
-    found, treedef = jax.tree_util.tree_flatten_with_path(shapes)
+    found, treedef = flatten_with_path(shapes)
     state = jax.eval_shape(tx.init, shapes)
 
     def owner(stored: Any, k: int) -> Any:

@@ -12,6 +12,7 @@ from adamx.sharding.placement import Mesh, is_explicit, mesh_axes, own_specs, to
 from adamx.sharding.plan import Plan, abstract, make_plan
 from adamx.sharding.region import automatic, constrain, region
 from adamx.trees import Tree, first_difference, path_name
+from adamx.variables import flatten_with_path
 
 Take = Callable[..., tuple[Tree, optax.OptState]]
 """From transformation, gradients, state and parameters to what moves (updates, or parameters) and the state."""
@@ -122,7 +123,7 @@ def _update(tx: Any, updates: Tree, state: Any, params: Tree, **extra_args: Any)
 
 def _check_whole(params: Tree, mesh: Mesh) -> None:
     """Raises a ValueError that says how to tell that parameters are split: update would gather them."""
-    for path, p in jax.tree_util.tree_leaves_with_path(params):
+    for path, p in flatten_with_path(params)[0]:
         spec = told(p, mesh)
         if spec is not None and any(e is not None for e in spec):
             raise ValueError(

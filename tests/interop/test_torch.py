@@ -179,6 +179,8 @@ def test_numbers_without_names():
         ValueError, match=r"name each of the 4 parameters .* once, 2 and 2 in .*, got \['conv.weight'\]"
     ):
         convert(nameless, order=ORDER[:1])
+    with pytest.raises(ValueError, match=r"shape .*; order must have the names of torch's groups one group after"):
+        convert({**STATE, "param_groups": [{"params": [0, 2]}, {"params": [1, 3]}]}, order=ORDER)
 
 
 def changed(number, **fields):
@@ -213,11 +215,6 @@ def test_to_torch_refuses():
     state = adamx.adam(1e-3).init({"conv": PARAMS["conv"]})
     with pytest.raises(ValueError, match=r"no moments for torch's fc.weight, fc.bias"):
         adamx.to_torch(state, STATE, NAMES, optimizer="Adam", **how)
-
-
-def test_an_order_of_other_groups_is_named():
-    with pytest.raises(ValueError, match=r"shape .*; order must have the names of torch's groups one group after"):
-        convert({**STATE, "param_groups": [{"params": [0, 2]}, {"params": [1, 3]}]}, order=ORDER)
 
 
 @pytest.fixture

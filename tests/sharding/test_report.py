@@ -26,7 +26,7 @@ def test_a_thousand_million_parameters_on_4096_devices():
 
 
 def test_bytes_of_codes():
-    codec = adamx.storage.Int8(exclude=("odd",))
+    codec = adamx.storage.Int8()
     tx = adamx.with_master_weights(adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec))
     params = {"w": jax.ShapeDtypeStruct((64, 1024), jnp.bfloat16)}
     where = adamx.state_sharding(tx, params, AbstractMesh((8,), ("data",)))

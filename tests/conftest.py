@@ -4,7 +4,6 @@ import gc
 import itertools
 import os
 import zlib
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,6 @@ collect_ignore = [
     "family.py",
 ]
 
-ENTRIES = 2
-"""How many entries of a parametrized test `pytest` alone runs."""
 WORKER = 1.5 * 2**30
 """The bytes of memory that a worker may take."""
 
@@ -51,23 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """All tests but slow ones, with ENTRIES entries of each table: each time the one with most values not yet taken.
-
-    Each table has an order of its own, and another one with another version of JAX.
-    """
-    tables: dict[str, list[pytest.Item]] = defaultdict(list)
+    """All tests but slow ones, with one entry of each table: another one in each table and with each version of JAX."""
+    taken: dict[str, pytest.Item] = {}
     for item in sorted(items, key=lambda item: zlib.crc32(f"{jax.__version__} {item.nodeid}".encode())):
         if not item.get_closest_marker("slow"):
-            tables[item.nodeid.partition("[")[0]].append(item)
-    taken: list[pytest.Item] = []
-    for table in tables.values():
-        values: set[str] = set()
-        for _ in table[:ENTRIES]:
-            entry = max(table, key=lambda item: len({*item.name.split("-")} - values))
-            values |= {*entry.name.split("-")}
-            table.remove(entry)
-            taken.append(entry)
-    return taken
+            taken.setdefault(item.nodeid.partition("[")[0], item)
+    return list(taken.values())
 
 
 @pytest.hookimpl(wrapper=True)

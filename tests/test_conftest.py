@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests import conftest
-from tests.conftest import ENTRIES, pytest_collection_modifyitems, pytest_xdist_auto_num_workers, sample
+from tests.conftest import pytest_collection_modifyitems, pytest_xdist_auto_num_workers, sample
 
 
 class Item:
@@ -22,15 +22,8 @@ def table(test, columns, rows):
     return [Item(f"{test}[{a}-{b}]") for a in columns for b in rows]
 
 
-def values(items, place):
-    return {item.name.partition("[")[2].rstrip("]").split("-")[place] for item in items}
-
-
-def test_a_sample_has_two_entries_of_a_table_that_share_no_value():
-    taken = sample(table("test_b", "pqrs", "xyz"))
-    assert len(taken) == ENTRIES == 2
-    assert len(values(taken, 0)) == len(values(taken, 1)) == 2
-    assert len(sample(table("test_b", "p", "x"))) == 1
+def test_a_sample_has_one_entry_of_a_table():
+    assert len(sample(table("test_b", "pqrs", "xyz"))) == 1
 
 
 def test_another_version_of_jax_takes_other_entries(monkeypatch):
@@ -38,7 +31,7 @@ def test_another_version_of_jax_takes_other_entries(monkeypatch):
     for version in ("0.6.0", "0.10.2", "0.12.0"):
         monkeypatch.setattr(conftest.jax, "__version__", version)
         found |= set(sample(entries))
-    assert len(found) > ENTRIES
+    assert len(found) > 1
 
 
 def test_a_sample_is_the_same_whatever_else_there_is_and_in_any_order():
@@ -69,7 +62,7 @@ def run(args=(), keyword="", markexpr=""):
 
 
 def test_pytest_alone_runs_a_sample():
-    assert run() == (["test_b"], 2)
+    assert run() == (["test_b"], 1)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def _averaged_steps(weight: Weight) -> jax.Array:
     """
     b2, count = weight.decay, weight.count
     if not weight.precise:
-        power = jax.lax.pow(jnp.asarray(b2), count)
+        with jax.numpy_dtype_promotion("standard"):  # an integer power of a float: op by op the bits of optax's
+            power = jnp.asarray(b2**count)
         return 2.0 / (1.0 - b2) - 1.0 - 2 * count.astype(power.dtype) * power / (1 - power)
     assert isinstance(b2, float)
     rate = -math.log(b2) if b2 > 0 else math.inf

@@ -33,6 +33,7 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
 
     Returns:
         A tree like the parameters. A half-precision leaf with a master weight is float32, any other leaf is as it was.
+        Of float16 and float8 leaves it is the weight that the state keeps, whatever has set the parameter since.
 
     Raises:
         TypeError: a state with no `MasterWeightsState` in it, or with two that hold the weight of one leaf.
@@ -57,7 +58,9 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
         raise ValueError(f"the state has a master weight for {unknown[0]}, which is no leaf of params")
 
     def weight(path: Any, p: Any) -> tuple[jax.Array]:
-        return weight_behind(p, remainders.get(path_name(path)))
+        kept = remainders.get(path_name(path))
+        whole = kept is not None and jnp.result_type(p) != jnp.bfloat16
+        return (jnp.asarray(kept),) if whole else weight_behind(p, kept)
 
     return map_paths(weight, 1, params)[0]
 

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import jax
+import optax
 
 from adamx.precision.master_weights import MasterWeightsState
 from adamx.precision.stochastic_rounding import StochasticRoundingState
@@ -35,9 +36,14 @@ def _followed(state: Any, *, chained: bool) -> str:
         return ""
     parts: list[Any] = list(state.values()) if isinstance(state, dict) else list(state)
     in_a_row = type(state) is tuple or (isinstance(state, dict) and chained)
-    inside = (_wrapper_in(part) for part in parts[:-1]) if in_a_row else iter(())
+    inside = (_wrapper_in(p) for i, p in enumerate(parts[:-1]) if in_a_row and not _is_a_group(parts[i:]))
     below = (_followed(part, chained=type(state) is tuple) for part in parts)  # a field may hold groups in a dict
     return next(filter(None, (*inside, *below)), "")
+
+
+def _is_a_group(parts: list[Any]) -> bool:
+    """Whether all that follows goes on with other leaves, as far as a state tells: masks for a group each."""
+    return all(isinstance(part, optax.MaskedState) for part in parts)
 
 
 def _wrapper_in(state: Any) -> str:

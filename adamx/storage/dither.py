@@ -80,7 +80,7 @@ def place(salt: Any, offset: Sequence[Any] | None = None) -> jax.Array:
     x = jnp.asarray(salt, jnp.uint32)
     offset = offset or ()
     for axis, start in enumerate(offset):
-        x = x + _wrapped(start) * along(len(offset) - axis)
+        x = x + jnp.asarray(_wrapped(start)) * along(len(offset) - axis)
     return x
 
 

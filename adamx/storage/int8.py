@@ -58,7 +58,7 @@ class Int8(NamedTuple):
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> codec = adamx.storage.Int8(exclude=("embedding", "norm"))
+        >>> codec = adamx.storage.Int8(exclude=("norm",))
         >>> tx = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec)
         >>> state = tx.init({"w": jnp.zeros((64, 128)), "norm": jnp.zeros(128)})
         >>> state[0].mu["w"].codes.dtype, state[0].mu["norm"].dtype

@@ -40,9 +40,9 @@ def _stops(codec: Codec, decay: Scalar) -> float:
     It stops where `(1-β)|x - a|` is less than half a unit in the last place of a.
     """
     known = hyperparameters.known(decay)
-    if known is None or not isinstance(codec, Float) or codec.stochastic is not False:
+    if known is None or not isinstance(codec, Float) or codec.stochastic is not False or not half_ulp(codec.dtype):
         return 0.0
-    return half_ulp(codec.dtype) / (1 - known)
+    return half_ulp(codec.dtype) / (1 - known) if known < 1 else math.inf
 
 
 def check_rounding(mu: Codec, b1: Scalar, nu: Codec | None = None, b2: Scalar = 0.0, p: float = 2.0) -> None:

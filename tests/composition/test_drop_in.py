@@ -110,5 +110,5 @@ def test_a_complex_mu_dtype_stores_complex_moments(name):
 def test_a_complex_nu_dtype_is_refused_and_complex128_needs_x64():
     with pytest.raises(TypeError, match=r"nu_dtype .*real"):
         adamx.adam(0.1, nu_dtype=jnp.complex64)
-    with pytest.raises(ValueError, match="mu_dtype is float64"):
+    with pytest.raises(ValueError, match="mu_dtype is complex128"):
         adamx.adam(0.1, mu_dtype=jnp.complex128)

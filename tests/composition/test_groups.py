@@ -129,6 +129,7 @@ def test_groups_step_as_all_leaves_together(wrap, inner, group):
         assert found.leaves == read(wrap(inner), whole, want).leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [WRAPPERS["alone"], WRAPPERS["master weights"]], ids=["alone", "master weights"])
 def test_groups_by_a_prefix_of_the_tree(wrap):
     params = start(wrap)

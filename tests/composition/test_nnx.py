@@ -59,11 +59,11 @@ WRAPPED = {
     "mask": optax.masked(adamx.adam(0.01, mu_dtype=INT8, nu_dtype=INT8), adamx.match("kernel$")),
     "scaled": optax.chain(DECAYING(0.01, nu_dtype=INT8), adamx.scale_by_path({"kernel": 0.5})),
     "several steps": optax.MultiSteps(adamx.adam(0.01, nu_dtype=INT8), 2),
-    "shards": adamx.shard_state(adamx.adam(0.01, mu_dtype=INT8, nu_dtype="bfloat16"), MESH),
+    "shards": adamx.shard_state(adamx.adam(0.01, mu_dtype="bfloat16", nu_dtype=INT8), MESH),
     "fused": adamx.fused_adam(0.01, mu_dtype=INT8, nu_dtype=INT8),
 }
 STORED = {
-    f"{name}, {codec}": FAMILY[name].make(0.01, mu_dtype=dtype, nu_dtype=dtype)
+    f"{name}, {codec}": FAMILY[name].make(0.01, mu_dtype="bfloat16" if "adamax" in name else dtype, nu_dtype=dtype)
     for name in FAMILY
     for codec, dtype in CODECS.items()
     if codec == "int8" or name == "adam"

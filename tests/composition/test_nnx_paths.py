@@ -42,8 +42,9 @@ def test_errors_print_that_spelling():
     short = jax.tree.map(lambda p: p[..., :1], params)
     with pytest.raises(ValueError, match=r"gradient at fc/bias has shape \(1,\)"):
         tx.update(short, tx.init(params), params)
-    with pytest.raises(TypeError, match="parameter at fc/bias must be an array"):
-        tx.init(jax.tree.map(lambda p: p.astype(int), params))
+    integers = jax.tree.map(lambda p: p.astype(int), params)
+    with pytest.raises(TypeError, match="gradient at fc/bias must be an array"):
+        tx.update(integers, tx.init(params), params)
     with pytest.raises(TypeError, match=r"0/mu/fc/bias: expected \(1,\), got \(32,\)"):
         adamx.check_restored(tx, tx.init(params), short)
 

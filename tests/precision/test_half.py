@@ -28,5 +28,5 @@ def test_trees_and_shapes():
     assert start["b"] == jax.ShapeDtypeStruct((3,), jnp.float32)
     assert start["a"].dtype == start["c"].dtype == jnp.float32
     assert tree_to_float32({"a": params["a"], "d": None})["a"].dtype == jnp.float32
-    with pytest.raises(TypeError, match="parameter at x"):
-        start_in_float32({"x": jnp.arange(3)})
+    integers = {"x": jnp.arange(3)}  # the first update refuses them
+    assert start_in_float32(integers) == integers

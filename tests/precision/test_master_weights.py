@@ -216,8 +216,9 @@ def test_wrong_calls_say_what_is_wrong():
         tx.update({"w": jnp.ones(4)}, state, params)
     with pytest.raises(TypeError, match="expected a state with a MasterWeightsState in it, got tuple"):
         adamx.master_params((optax.EmptyState(),), params)
-    with pytest.raises(TypeError, match="parameter at w"):
-        tx.init({"w": jnp.arange(3)})
+    integers = {"w": jnp.arange(3)}
+    with pytest.raises(TypeError, match="gradient at w must be an array"):
+        tx.update(integers, tx.init(integers), integers)
 
 
 def test_found_inside_a_chain():

@@ -31,6 +31,7 @@ KEPT = {
     "in two groups": optax.partition({"x": MASTERS, "y": ROUNDED}, GROUPS),
     "several steps": optax.MultiSteps(ROUNDED, 2).gradient_transformation(),
     "without": optax.chain(adamx.adam(1e-3), HALF),
+    "a mask for each group": optax.chain(*(optax.masked(MASTERS, adamx.match(name)) for name in PARAMS)),
 }
 
 

@@ -65,6 +65,8 @@ def check(case):
         tx = case.transformation()
         steps(case, tx, params, gradients)
     except (TypeError, ValueError) as error:
+        if "do not go together" in str(error):
+            return  # of storages, which tests/storage/test_pairs.py is about
         if not shown(error) or not any(words in str(error) for words in wanted):
             raise
     else:
@@ -86,7 +88,7 @@ def block(number, trees):
 
 
 def test_some_random_trees():
-    block(0, 20)
+    block(0, 8)
 
 
 @pytest.mark.soak

@@ -19,8 +19,8 @@ inline F widened(Type type, const void* data, int64_t i) {
   return type == Type::bf16 ? from_bfloat16(half) : from_float16(half);
 }
 
-// The float32 weight: a bfloat16 number, ties away from zero, and the 16 bits that it drops, read with a sign. Bits that
-// lead out of the numbers around it, from 0 downwards or from infinity, were left by another parameter.
+// The float32 weight: a bfloat16 number, ties away from zero, and the 16 bits that it drops, read with a sign. Bits
+// that lead out of the numbers around it, from 0 downwards or from infinity, were left by another parameter.
 inline F join(U16 upper, U16 lower) {
   const U whole = widen(upper), bits = widen(lower), below = bits & 0x8000u, size = whole & 0x7FFFu;
   const U with_sign = bits - (below << 1);

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import resource
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,10 @@ collect_ignore = [
 
 WORKER = 1.5 * 2**30
 """The bytes of memory that a worker may take."""
+
+FREED = 0.75 * WORKER
+"""The bytes from which on compiled programs are freed."""
+held = {"limit": FREED}
 
 ended = itertools.count(1)
 """Counts the tests that have run in this worker."""
@@ -74,10 +79,19 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown() -> None:
-    """Frees the compiled programs of the last 25 tests: those of a whole run are gigabytes."""
-    if next(ended) % 25 == 0:
+    """Frees compiled programs where they take too much: those of a whole run are gigabytes."""
+    if next(ended) % 10 == 0 and resident() > held["limit"]:
         jax.clear_caches()
         gc.collect()
+        held["limit"] = max(FREED, resident() + WORKER / 10)
+
+
+def resident() -> float:
+    """The bytes of memory that this worker takes."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux: as much as ever
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Layer(NamedTuple):

@@ -163,6 +163,7 @@ def test_empty_leaves_and_python_numbers():
     assert numerics.is_finite(1.0)
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="XLA of jax 0.6 writes the magnitudes to memory first")
 def test_a_faulty_step_costs_no_array_of_answers():
     x = jnp.ones(2**16)
     compiled = jax.jit(numerics.is_finite).lower(x).compile()

@@ -39,6 +39,7 @@ def run(program, *asked):
     return result.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", QUICK)
 def test_eight_devices_for_some_of_every_kind(program):
     assert run(program, *QUICK[program]) == [f"{one} ok" for one in QUICK[program]]

@@ -35,6 +35,7 @@ def run(program, *arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     assert run("zero.py", *QUICK).count("ok") == len(QUICK)
 

@@ -149,6 +149,9 @@ def test_scans_without_recompiling_and_under_vmap():
     np.testing.assert_array_equal(swept.skipped, [0, 1])
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 7), reason="XLA of jax 0.6 writes magnitudes to memory to find the largest"
+)
 def test_copies_at_most_a_third_of_the_parameters():
     params = {str(i): jnp.ones((256, 256)) for i in range(4)}
     size = 4 * 4 * 256 * 256

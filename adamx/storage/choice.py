@@ -25,8 +25,8 @@ def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False) 
 
     A bare half-precision dtype rounds to nearest where that tracks. An average that goes (1-β) of the way in each step
     stops where this is less than half a unit in the last place: 4 % short of a constant in bfloat16 at β = 0.9, while
-    at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is an array, traced or not, and in
-    float8, it is dithered. A complex dtype of m stands for the real one of its width, see `Float`.
+    at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is an array, traced or not, in float8, and
+    in blocks of v, whose small elements are a few units apart, it is dithered. A complex dtype of m stands for the real one of its width, see `Float`.
 
     Raises:
         TypeError: neither a floating dtype nor a codec.
@@ -42,7 +42,8 @@ def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False) 
     else:
         checked = Float(_storage_dtype(name, value, square))
     if checked.stochastic is None:
-        checked = checked._replace(stochastic=_nearest_stalls(checked.dtype, decay))
+        in_blocks = square and checked.resolution(square) is not None
+        checked = checked._replace(stochastic=in_blocks or _nearest_stalls(checked.dtype, decay))
     return checked
 
 

@@ -34,15 +34,17 @@ def half_ulp(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) / 2 if dtype is not None and jnp.finfo(dtype).bits <= HALF_BITS else 0.0
 
 
-def _stops(codec: Codec, decay: Scalar) -> float:
+def _stops(codec: Codec, decay: Scalar, *, square: bool) -> float:
     """How far from x an average `a` of it may stop, relative to a, where it is rounded to nearest.
 
-    It stops where `(1-β)|x - a|` is less than half a unit in the last place of a.
+    It stops where `(1-β)|x - a|` is less than half a unit in the last place of a. In a block the smallest a is one
+    unit. What an m of that size is off by, the v of its block bounds: see `check_pair`.
     """
     known = hyperparameters.known(decay)
     if known is None or not isinstance(codec, Float) or codec.stochastic is not False or not half_ulp(codec.dtype):
         return 0.0
-    return half_ulp(codec.dtype) / (1 - known) if known < 1 else math.inf
+    unit = 0.5 if square and codec.resolution(square) is not None else half_ulp(codec.dtype)
+    return unit / (1 - known) if known < 1 else math.inf
 
 
 def check_rounding(mu: Codec, b1: Scalar, nu: Codec | None = None, b2: Scalar = 0.0, p: float = 2.0) -> None:
@@ -55,8 +57,8 @@ def check_rounding(mu: Codec, b1: Scalar, nu: Codec | None = None, b2: Scalar = 
         b2: β2.
         p: as for `check_pair`; a maximum does not stop below |g|.
     """
-    m = _stops(mu, b1)
-    v = 0.0 if nu is None or math.isinf(p) else _stops(nu, b2)
+    m = _stops(mu, b1, square=False)
+    v = 0.0 if nu is None or math.isinf(p) else _stops(nu, b2, square=True)
     too_large, too_small = (1 / (1 - m) if m < 1 else math.inf), (1 + v) ** (1 / p)
     if too_large * too_small > LONGEST:
         name, codec, decay = ("mu_dtype", mu, b1) if too_large > too_small else ("nu_dtype", nu, b2)

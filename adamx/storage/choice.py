@@ -25,8 +25,9 @@ def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False) 
 
     A bare half-precision dtype rounds to nearest where that tracks. An average that goes (1-β) of the way in each step
     stops where this is less than half a unit in the last place: 4 % short of a constant in bfloat16 at β = 0.9, while
-    at 0.999 it hardly moves. Where it would stop more than 5 % short, where β is an array, traced or not, in float8, and
-    in blocks of v, whose small elements are a few units apart, it is dithered. A complex dtype of m stands for the real one of its width, see `Float`.
+    at 0.999 it hardly moves. It is dithered where it would stop more than 5 % short, where β is an array, traced or
+    not, in float8, and in a v in blocks, whose small elements are a few units apart. A complex dtype of m stands for
+    the real one of its width, see `Float`.
 
     Raises:
         TypeError: neither a floating dtype nor a codec.

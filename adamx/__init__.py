@@ -1,5 +1,7 @@
 """Adam for JAX, as three optax transformations that read like the paper."""
 
+from adamx.clip import clip_by_global_norm as clip_by_global_norm
+from adamx.core.chain import chain as chain
 from adamx.core.composition import join as join
 from adamx.core.correction import bias_correction as bias_correction
 from adamx.core.correction import uncorrected as uncorrected
@@ -8,8 +10,9 @@ from adamx.core.message import Moments as Moments
 from adamx.core.moments import on_first_moment as on_first_moment
 from adamx.core.moments import scale_by_moments as scale_by_moments
 from adamx.core.rate import scale_by_lr as scale_by_lr
-from adamx.core.state import DitheredMomentsState as DitheredMomentsState
 from adamx.core.state import MomentsState as MomentsState
+from adamx.deprecated import fused_adam as fused_adam
+from adamx.deprecated import fused_adamw as fused_adamw
 from adamx.diagnostics.diagnose import diagnose as diagnose
 from adamx.diagnostics.measure import Measurement as Measurement
 from adamx.diagnostics.plot import plot as plot
@@ -29,8 +32,8 @@ from adamx.interop.torch import from_torch as from_torch
 from adamx.interop.torch import to_torch as to_torch
 from adamx.interop.torch_params import params_from_torch as params_from_torch
 from adamx.interop.torch_params import params_to_torch as params_to_torch
-from adamx.kernels.fused import fused_adam as fused_adam
-from adamx.kernels.fused import fused_adamw as fused_adamw
+from adamx.kernels.explain import Explanation as Explanation
+from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step
 from adamx.loop.minimize import minimize as minimize
 from adamx.loop.outcome import MinimizeResult as MinimizeResult
@@ -69,7 +72,7 @@ from adamx.optimizers.mars import mars as mars
 from adamx.optimizers.mars import reduce_variance as reduce_variance
 from adamx.optimizers.nadam import nadam as nadam
 from adamx.optimizers.nadam import nadamw as nadamw
-from adamx.optimizers.nadam import nesterov as nesterov
+from adamx.optimizers.nesterov import nesterov as nesterov
 from adamx.optimizers.radam import radam as radam
 from adamx.optimizers.radam import rectified_bias_correction as rectified_bias_correction
 from adamx.optimizers.radam import scale_by_radam as scale_by_radam

@@ -64,8 +64,8 @@ def state_bytes(state: Any) -> StateBytes:
         leaf                 elements           bytes  bytes/element
         b                         100             400          4.000
         w                      10,000          40,000          4.000
-        everything else             0               8          0.000
-        total                  10,100          40,408          4.001
+        everything else             0               4          0.000
+        total                  10,100          40,404          4.000
     """
     state = bare(state)
     like = [tree for node in _find(state, _tells_parameters) for tree in _trees_like_parameters(node)]

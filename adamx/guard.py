@@ -1,6 +1,5 @@
 """Steps with NaN or infinite gradients, skipped and counted."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,15 +9,15 @@ import optax
 
 from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
-from adamx.core.update import Update
+from adamx.core.step import Pass, Update, Weights, about, landed, take_step
 from adamx.trees import Tree, all_finite
 from adamx.variables import bare
 
-Take = Callable[[Tree, optax.OptState, Tree], tuple[Tree, optax.OptState]]
-"""From gradients, state and parameters to what moves (updates, or parameters) and the state."""
+Take = Callable[[optax.OptState], tuple[Tree, optax.OptState]]
+"""From the state to what moves (updates, or weights) and the state."""
 
-Keep = Callable[[Tree, Tree], Tree]
-"""What stands in place of what moves, from its shapes and the parameters."""
+Keep = Callable[[Tree], Tree]
+"""What stands in place of what moves, from its shapes."""
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -35,21 +34,6 @@ class SkipNonfiniteState(NamedTuple):
     skipped: jax.Array
     in_a_row: jax.Array
     too_many: jax.Array
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Guarded(Update):
-    """The update of a guard.
-
-    Attributes:
-        function: with updates of 0 where nothing moves.
-        inner: the transformation that is guarded.
-        attempt: the same for a step of another kind, `adamx.step`: from how it is taken, what is kept instead,
-            gradients, state and parameters to what moves and the state.
-    """
-
-    inner: optax.GradientTransformation
-    attempt: Callable[[Take, Keep, Tree, Any, Tree], tuple[Tree, SkipNonfiniteState]]
 
 
 def skip_nonfinite(
@@ -91,13 +75,13 @@ def skip_nonfinite(
         skipped, in_a_row = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays: a donated state holds none twice
         return SkipNonfiniteState(tx.init(params), skipped, in_a_row, jnp.zeros([], bool))
 
-    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any, params: Tree) -> tuple[Tree, SkipNonfiniteState]:
+    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any) -> tuple[Tree, SkipNonfiniteState]:
         if not isinstance(state, SkipNonfiniteState):
             raise wrong_state("SkipNonfiniteState", state)
         clean = all_finite(gradients)
         axes = shards.axes_of(shards.varying(state.skipped), clean)
         clean = shards.total(jnp.int32(~clean), axes) == 0 if axes else clean  # one shard stops the others
-        moved, after = _branch(clean, take, keep, gradients, state.inner, params)
+        moved, after = _branch(clean, take, keep, state.inner)
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
         return moved, SkipNonfiniteState(after, state.skipped + jnp.int32(~clean), in_a_row, too_many)
@@ -105,12 +89,22 @@ def skip_nonfinite(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, SkipNonfiniteState]:
-        def take(gradients: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
-            return inner.update(gradients, state, params, **extra_args)
+        def take(state: Any) -> tuple[Tree, Any]:
+            return inner.update(updates, state, params, **extra_args)
 
-        return attempt(take, _no_updates, updates, state, params)
+        return attempt(take, _no_updates, updates, state)
 
-    return optax.GradientTransformationExtraArgs(init, Guarded(update, inner, attempt))
+    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, SkipNonfiniteState]:
+        def take(state: Any) -> tuple[Weights, Any]:
+            return take_step(inner, gradients, state, weights, told)
+
+        def keep(_: Tree) -> Weights:
+            decays = any(any(tail.decays) for tail in told.tails)  # what stands behind a skipped update still acts
+            return landed(weights, _no_updates(weights.wide()), told) if decays else weights
+
+        return attempt(take, keep, gradients, state)
+
+    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))
 
 
 def _check_removed(removed: dict[str, Any]) -> None:
@@ -124,13 +118,11 @@ def _check_removed(removed: dict[str, Any]) -> None:
         raise TypeError(f"skip_nonfinite() has no argument {name!r}: it takes tx, max_consecutive")
 
 
-def _branch(
-    clean: jax.Array, take: Take, keep: Keep, gradients: Tree, state: optax.OptState, params: Tree
-) -> tuple[Tree, optax.OptState]:
+def _branch(clean: jax.Array, take: Take, keep: Keep, state: optax.OptState) -> tuple[Tree, optax.OptState]:
     """The step where all is clean, else nothing, in the same types."""
 
     def taken() -> tuple[Tree, optax.OptState]:
-        return take(gradients, state, params)
+        return take(state)
 
     program, shapes = jax.make_jaxpr(taken, return_shape=True)()
     treedef = jax.tree.structure(shapes)
@@ -139,13 +131,13 @@ def _branch(
         return shards.vary_as(jnp.asarray(x).astype(kind.dtype), kind)
 
     def kept() -> tuple[Tree, optax.OptState]:
-        leaves = treedef.flatten_up_to((keep(shapes[0], params), state))
+        leaves = treedef.flatten_up_to((keep(shapes[0]), state))
         return treedef.unflatten(map(as_taken, leaves, program.out_avals))
 
     return jax.lax.cond(clean, taken, kept)
 
 
-def _no_updates(shapes: Tree, params: Tree) -> Tree:
+def _no_updates(shapes: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, shapes)
 
 

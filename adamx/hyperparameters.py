@@ -34,8 +34,6 @@ _OTHER_NAMES = {
 
 DECAYING = {
     "adam": "adamx.adamw",
-    "fused_adam": "adamx.fused_adamw",
-    "nadam": "adamx.nadamw",
     "adamax": "adamx.adamaxw",
     "adam_atan2": "adamx.adamw_atan2",
 }
@@ -48,7 +46,7 @@ _INSTEAD = {
     "foreach": _ONE_PROGRAM,
     "capturable": _ONE_PROGRAM,
     "jit_compile": _ONE_PROGRAM,
-    "fused": "adamx.step(tx, gradients, state, params) takes the fused step of adamx.fused_adam and adamx.fused_adamw",
+    "fused": "adamx.step(tx, gradients, state, params) takes the fused step",
     "differentiable": "updates have derivatives: leave it out",
     "params": "the parameters go to tx.init(params)",
     "clipvalue": "use optax.chain(optax.clip(value), tx)",

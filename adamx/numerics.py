@@ -154,8 +154,13 @@ def below_largest(dtype: DTypeLike) -> float:
     return float(jnp.finfo(dtype).max) * (1 - 2.0**-7)
 
 
-def clamp_look_ahead(m: jax.Array) -> jax.Array:
-    """NAdam's m̂, which adds the gradient itself, held within the limit of m; NaN stays NaN."""
+def look_ahead(b1: Scalar, m_next: jax.Array, g_now: jax.Array) -> jax.Array:
+    """NAdam's m̂: m and the gradient, both corrected, `β1 m̂ + (1-β1) ĝ`, within the limit of m; NaN stays NaN."""
+    return clamp_first_moment(b1 * m_next + (1 - b1) * g_now)
+
+
+def clamp_first_moment(m: jax.Array) -> jax.Array:
+    """What takes the place of m and adds a gradient, held within the limit of m; NaN stays NaN."""
     return clamp(m, _first_moment_limit(m.dtype))
 
 

@@ -9,10 +9,12 @@ import optax
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, no_state
 from adamx.core.decay import INJECTED
+from adamx.core.step import Update, Weights
+from adamx.core.work import Tail
 from adamx.numerics import Scalar
 from adamx.patterns import check_all_match, check_patterns, first_match
 from adamx.trees import Tree, path_name, result_dtype
-from adamx.variables import holds_leaf, map_with_path
+from adamx.variables import flatten_with_path, holds_leaf, map_with_path
 
 
 def _checked(what: str, patterns: tuple[Any, ...]) -> tuple[str, ...]:
@@ -142,4 +144,11 @@ def scale_by_path(factors: Mapping[str, Scalar]) -> optax.GradientTransformation
 
         return map_with_path(scaled, updates), state
 
-    return optax.GradientTransformationExtraArgs(no_state, update)
+    def tail(state: Any, weights: Weights) -> tuple[Tail, optax.OptState]:
+        check_empty(state)
+        check_all_match("scale_by_path", patterns, weights.params)
+        paths = [path for path, _ in flatten_with_path(weights.params)[0]]
+        which = tuple(first_match(patterns, path_name(path)) for path in paths)
+        return Tail(scales=tuple(numbers), which=which), state
+
+    return optax.GradientTransformationExtraArgs(no_state, Update(update, tail=tail))

@@ -193,7 +193,7 @@ def _all_finite(leaves: list[jax.Array]) -> jax.Array:
     return jnp.all(jnp.stack([numerics.is_finite(x) for x in leaves] or [jnp.bool_(True)]))
 
 
-def _staged() -> bool:
+def staged() -> bool:
     """Whether operations are being recorded into a program (jit, scan, eval_shape) instead of run one by one."""
     return isinstance(jnp.zeros(()), Tracer)
 
@@ -206,7 +206,7 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=holds_leaf)
     columns = [leaves, *(treedef.flatten_up_to(other) for other in rest)]
-    on_arrays = jax.jit(formula) if _staged() else formula
+    on_arrays = jax.jit(formula) if staged() else formula
     rows = [_inside(on_arrays, *row) for row in zip(*columns, strict=True)]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
 

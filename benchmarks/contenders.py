@@ -21,18 +21,18 @@ PEERS = {"torch fused": "torch-fused", "torch foreach": "torch-foreach", "DeepSp
 Make = Callable[..., optax.GradientTransformation]
 
 
-def beside(theirs: Make, ours: Make, fused: Make, *given: Any, **named: Any) -> dict[str, Optimizer]:
+def beside(theirs: Make, ours: Make, *given: Any, **named: Any) -> dict[str, Optimizer]:
     """The contenders by name, all with the same hyperparameters."""
     makers = {THEIRS: theirs, FLOOR: theirs, OURS: ours}
     composed = {name: Optimizer(make(*given, **named)) for name, make in makers.items()}
-    return composed | {name: Optimizer(fused(*given, **named, **stored), adamx.step) for name, stored in STORED.items()}
+    return composed | {name: Optimizer(ours(*given, **named, **stored), adamx.step) for name, stored in STORED.items()}
 
 
 def adam() -> dict[str, Optimizer]:
-    return beside(optax.adam, adamx.adam, adamx.fused_adam, 1e-3)
+    return beside(optax.adam, adamx.adam, 1e-3)
 
 
 def adamw() -> dict[str, Optimizer]:
     """With weight decay and a schedule."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, warmup_steps=100, decay_steps=10_000)
-    return beside(optax.adamw, adamx.adamw, adamx.fused_adamw, schedule, weight_decay=0.01)
+    return beside(optax.adamw, adamx.adamw, schedule, weight_decay=0.01)

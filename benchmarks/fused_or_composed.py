@@ -28,7 +28,7 @@ def timed(name: str, tree: Any, stored: str, *, quick: bool) -> dict[str, Any]:
     moments = STORED[stored]
     both = {
         COMPOSED: Optimizer(adamx.adam(1e-3, **moments)),
-        FUSED: Optimizer(adamx.fused_adam(1e-3, **moments), adamx.step),
+        FUSED: Optimizer(adamx.adam(1e-3, **moments), adamx.step),
     }
     seconds = measure(builders(both, tree), budget_s=0.3 if quick else 4.0, builds=1)
     milliseconds = {which: spread([1e3 * s for s in values]) for which, values in seconds.items()}

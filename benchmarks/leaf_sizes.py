@@ -22,7 +22,7 @@ import adamx
 LEAVES, SIZES, WIDTH = (1, 12, 50, 200), (4_096, 8_192, 16_384, 32_768, 65_536, 131_072), 128
 CODEC = adamx.storage.Int8(min_size=0)
 ADAM = contenders.adam() | {
-    FUSED_BYTE: Optimizer(adamx.fused_adam(1e-3, mu_dtype=CODEC, nu_dtype=CODEC), adamx.step),
+    FUSED_BYTE: Optimizer(adamx.adam(1e-3, mu_dtype=CODEC, nu_dtype=CODEC), adamx.step),
 }
 SHOWN = (FUSED, FUSED_HALF, FUSED_BYTE)
 

@@ -1,4 +1,4 @@
-"""Equinox: adamx.adam trains a small network to follow a curve, under eqx.filter_jit.
+"""Equinox: a small network follows a curve, with clipping and a schedule, by adamx.step under eqx.filter_jit.
 
     python examples/equinox_mlp.py
 
@@ -17,7 +17,7 @@ x = jnp.linspace(-1, 1, 200)[:, None]
 y = jnp.sin(3 * jnp.pi * x) * jnp.exp(-x)
 
 model = eqx.nn.MLP(in_size=1, out_size=1, width_size=64, depth=2, activation=jax.nn.tanh, key=jax.random.key(0))
-optimizer = adamx.adam(optax.cosine_decay_schedule(3e-3, STEPS))
+optimizer = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adam(optax.cosine_decay_schedule(3e-3, STEPS)))
 state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
 
@@ -29,8 +29,9 @@ def loss_of(model: eqx.Module) -> jax.Array:
 @eqx.filter_jit
 def step(model: eqx.Module, state: optax.OptState) -> tuple[eqx.Module, optax.OptState, jax.Array]:
     loss, gradients = loss_of(model)
-    updates, state = optimizer.update(gradients, state, eqx.filter(model, eqx.is_inexact_array))
-    return eqx.apply_updates(model, updates), state, loss
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    params, state = adamx.step(optimizer, gradients, state, params)
+    return eqx.combine(params, rest), state, loss
 
 
 for t in range(STEPS + 1):

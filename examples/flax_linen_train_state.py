@@ -1,41 +1,53 @@
-"""Flax Linen: adamx.adamw in a TrainState, on handwritten digits.
+"""Flax Linen: adamx.flax.TrainState with batch norm, clipping and a schedule, on handwritten digits.
 
 python examples/flax_linen_train_state.py
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax.training.train_state import TrainState
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import adamx
+import adamx.flax
 
 
 class Network(nn.Module):
-    """One hidden layer."""
+    """One hidden layer with a batch norm."""
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """Logits of shape (n, 10)."""
-        return nn.Dense(10)(nn.relu(nn.Dense(128)(images)))
+        hidden = nn.BatchNorm(use_running_average=not train)(nn.Dense(128)(images))
+        return nn.Dense(10)(nn.relu(hidden))
+
+
+class TrainState(adamx.flax.TrainState):
+    """With the statistics of the batch norm."""
+
+    batch_stats: Any
 
 
 @jax.jit
 def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, jax.Array]:
-    def loss_of(params) -> jax.Array:
-        logits = state.apply_fn({"params": params}, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    def loss_of(params) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updated = state.apply_fn(variables, images, train=True, mutable="batch_stats")
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, updated["batch_stats"]
 
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    return state.apply_gradients(grads=gradients), loss
+    (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    return state.apply_gradients(grads=gradients, batch_stats=statistics), loss
 
 
 @jax.jit
 def accuracy_of(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.mean(state.apply_fn({"params": state.params}, images).argmax(axis=-1) == labels)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return jnp.mean(state.apply_fn(variables, images, train=False).argmax(axis=-1) == labels)
 
 
 images, labels = load_digits(return_X_y=True)
@@ -43,9 +55,12 @@ split = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, r
 train_images, test_images, train_labels, test_labels = map(jnp.asarray, split)
 
 network = Network()
-params = network.init(jax.random.key(0), train_images)["params"]
-optimizer = adamx.adamw(3e-3, weight_decay=0.01)
-state = TrainState.create(apply_fn=network.apply, params=params, tx=optimizer)
+schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, warmup_steps=20, decay_steps=200)
+mask = adamx.not_matching("bias$", "BatchNorm")
+optimizer = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(schedule, weight_decay=0.01, mask=mask))
+variables = network.init(jax.random.key(0), train_images, train=True)
+state = TrainState.create(apply_fn=network.apply, tx=optimizer, **variables)
+print(adamx.explain(optimizer, state.params))
 
 for epoch in range(10):
     order = jax.random.permutation(jax.random.key(epoch), len(train_labels))

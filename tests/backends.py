@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import adamx
@@ -15,6 +16,16 @@ needs_kernel = pytest.mark.skipif(
 def jitted(tx, **extra):
     """`adamx.step` as `step(params, state, gradients)`, with extra arguments."""
     return jax.jit(lambda params, state, gradients: adamx.step(tx, gradients, state, params, **extra))
+
+
+def composed(tx, **extra):
+    """`update` and `apply_updates` as `step(params, state, gradients)`: what every executor of a step is held to."""
+
+    def step(params, state, gradients):
+        updates, state = optax.with_extra_args_support(tx).update(gradients, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return jax.jit(step)
 
 
 def ulps(a, b, reference=0.0):

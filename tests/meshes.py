@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from adamx.core.update import Update
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adamx
-from adamx.core.update import Update
 from adamx.kernels import layout
 
 layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels
@@ -54,11 +54,11 @@ WRAPPERS = {
     "guarded master weights": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.stable_adamw(1e-3))),
     "precise": lambda: adamx.adam(1e-3, b2=0.999999, precise=True),
     "adamax, int8": lambda: adamx.adamax(1e-3, **STORAGES["int8"]),
-    "fused": lambda: adamx.fused_adamw(1e-3),
-    "fused int8": lambda: adamx.fused_adamw(1e-3, **STORAGES["int8"]),
-    "guarded fused": lambda: adamx.skip_nonfinite(adamx.fused_adamw(1e-3)),
-    "fused, master weights": lambda: adamx.with_master_weights(adamx.fused_adamw(1e-3, **STORAGES["bfloat16"])),
-    "fused, stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.fused_adam(1e-3)),
+    "fused": lambda: adamx.adamw(1e-3),
+    "fused int8": lambda: adamx.adamw(1e-3, **STORAGES["int8"]),
+    "guarded fused": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),
+    "fused, master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3, **STORAGES["bfloat16"])),
+    "fused, stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adam(1e-3)),
 }
 TRANSFORMATIONS = {
     **{name: (lambda entry=entry: entry.make(1e-3)) for name, entry in family.FAMILY.items()},

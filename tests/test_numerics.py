@@ -88,9 +88,9 @@ def test_bound_first_moment_of_a_complex_one_part_by_part():
     assert bounded[1] == 3 + 4j
 
 
-def test_clamp_look_ahead():
+def test_clamp_first_moment():
     m = jnp.asarray([1.0, 1e38, -np.inf, np.nan], jnp.float32)
-    np.testing.assert_array_equal(numerics.clamp_look_ahead(m), [1.0, 2.0**65, -(2.0**65), np.nan])
+    np.testing.assert_array_equal(numerics.clamp_first_moment(m), [1.0, 2.0**65, -(2.0**65), np.nan])
 
 
 @pytest.mark.parametrize("stored", [jnp.float32, jnp.float16])

@@ -33,11 +33,9 @@ TRANSFORMATIONS = {
     "master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED)),
     "stochastic rounding": adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")),
     "amsgrad": adamx.amsgrad(1e-3),
-    "fused": adamx.fused_adam(1e-3),
-    "fused int8": adamx.fused_adamw(
-        1e-3, weight_decay=0.01, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p), **CODED
-    ),
-    "fused, master weights": adamx.with_master_weights(adamx.fused_adam(1e-3, **DITHERED)),
+    "fused": adamx.adam(1e-3),
+    "fused int8": adamx.adamw(1e-3, weight_decay=0.01, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p), **CODED),
+    "fused, master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED)),
 }
 # The last axis of "wide" is split between blocks, "stack" in its middle axis, "odd" nowhere.
 SHAPES = {"rows": (64, 256), "wide": (3, 512), "stack": (2, 16, 48), "odd": (5,)}

@@ -1,4 +1,4 @@
-"""How stages become one transformation: `join` under one state, `chain` under a tuple of states."""
+"""`join`: stages under one state; and what stages say about states that are not theirs."""
 
 from typing import Any
 
@@ -81,24 +81,6 @@ def schedule_added(schedule: str, state: Any) -> str:
         f": {schedule} was a number when it was made and is a schedule now. To go on put in its place what "
         "tx.init(params) has there, with the number of steps taken: optax.tree.set(new, count=count)"
     )
-
-
-def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Runs `optax.chain`, and says what came where its state should have been.
-
-    Raises:
-        TypeError: at update, a state that is not the tuple that init returned.
-    """
-    chained = optax.chain(*stages)
-
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        if not isinstance(state, tuple) or hasattr(state, "_fields") or len(state) != len(stages):
-            raise wrong_state(f"a tuple of {len(stages)} states", state)
-        return chained.update(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(chained.init, update)
 
 
 def no_state(params: optax.Params) -> optax.OptState:

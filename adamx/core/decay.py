@@ -12,9 +12,12 @@ from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, check_params, schedule_added, wrong_state
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.core.state import increment
+from adamx.core.step import Update, Weights
+from adamx.core.work import Tail
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import Tree, check_fits, map_leaves, result_dtype
+from adamx.variables import bare
 
 Mask = Tree | Callable[[Tree], Tree]
 """Which leaves: a tree of booleans, a prefix of the parameters, or a function from them to one."""
@@ -78,24 +81,51 @@ def add_decayed_weights(
         check_schedule("weight_decay", decay)
         return WeightDecaySchedule(jnp.zeros([], jnp.int32))
 
+    def advance(state: Any) -> tuple[Scalar, optax.OptState]:
+        """λ of this step, and the state after it."""
+        if not callable(decay):
+            return decay, check_empty(state, "weight_decay")
+        if not isinstance(getattr(state, "count", None), jax.Array | np.ndarray | np.generic):
+            raise wrong_state("WeightDecaySchedule", state, schedule_added("weight_decay", state))
+        count = jnp.asarray(state.count)
+        lam = hyperparameters.scalar("the value of the weight_decay schedule", decay(count))
+        return lam, WeightDecaySchedule(increment(count))
+
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         check_params("weight decay", params)
         check_fits(params, updates, "parameter", "update")
-        if not callable(decay):
-            check_empty(state, "weight_decay")
-            if isinstance(decay, float) and decay == 0.0:
-                return updates, state
-            return map_leaves(decayed_by(decay), 1, updates, params)[0], state
-        if not isinstance(getattr(state, "count", None), jax.Array | np.ndarray | np.generic):
-            raise wrong_state("WeightDecaySchedule", state, schedule_added("weight_decay", state))
-        count = jnp.asarray(state.count)
-        lam = hyperparameters.scalar("the value of the weight_decay schedule", decay(count))
-        return map_leaves(decayed_by(lam), 1, updates, params)[0], WeightDecaySchedule(increment(count))
+        lam, state = advance(state)
+        if isinstance(lam, float) and lam == 0.0:
+            return updates, state
+        return map_leaves(decayed_by(lam), 1, updates, params)[0], state
 
-    tx = optax.GradientTransformationExtraArgs(init, update)
-    return tx if mask is None else _masked(tx, mask, injected=isinstance(decay, jax.Array))
+    def tail(state: Any, weights: Weights) -> tuple[Tail, optax.OptState]:
+        inner = state if mask is None else _checked(state).inner_state
+        lam, after = advance(inner)
+        nowhere = isinstance(lam, float) and lam == 0.0
+        decays = () if nowhere else _decaying(mask, weights)
+        return Tail(decay=lam, decays=decays), after if mask is None else optax.MaskedState(after)
+
+    if mask is None:
+        return optax.GradientTransformationExtraArgs(init, Update(update, tail=tail))
+    plain = optax.GradientTransformationExtraArgs(init, update)
+    masked = _masked(plain, mask, injected=isinstance(decay, jax.Array))
+    return masked._replace(update=Update(masked.update, tail=tail))
+
+
+def _decaying(mask: Mask | None, weights: Weights) -> tuple[bool, ...]:
+    """Which leaves of the parameters decay, in their order."""
+    params = weights.params
+    if mask is None:
+        return (True,) * len(jax.tree.leaves(params))
+    answers = bare(mask(weights.wide()) if callable(mask) else mask)
+
+    def everywhere(decays: Any, below: Tree) -> list[bool]:
+        return [bool(decays)] * len(jax.tree.leaves(below))
+
+    return tuple(jax.tree.leaves(jax.tree.map(everywhere, answers, params)))
 
 
 def _masked(
@@ -112,11 +142,13 @@ def _masked(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        if not isinstance(state, optax.MaskedState):
-            added = (
-                ": a mask was added since. To go on put optax.MaskedState(inner_state=s) in the place of this state s"
-            )
-            raise wrong_state("optax.MaskedState", state, added)
-        return masked.update(updates, state, params, **extra_args)
+        return masked.update(updates, _checked(state), params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _checked(state: Any) -> optax.MaskedState:
+    if not isinstance(state, optax.MaskedState):
+        added = ": a mask was added since. To go on put optax.MaskedState(inner_state=s) in the place of this state s"
+        raise wrong_state("optax.MaskedState", state, added)
+    return state

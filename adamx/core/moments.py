@@ -1,142 +1,41 @@
 """Stage 1, lines 5 to 8 of Algorithm 1: the two averages."""
 
-import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from adamx import hyperparameters, numerics
+from adamx.core.averages import Averages, averages_of, check_rates, check_storage, of_squares
 from adamx.core.message import Moments, Weight, check_is_moments
-from adamx.core.state import DitheredMomentsState, MomentsState, check_state, increment
+from adamx.core.state import MomentsState, check_state, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage import Codec
-from adamx.storage.choice import moment_codecs
-from adamx.storage.codec import Quantized, Stored, first_moments, precision, shapes
-from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
-from adamx.storage.pairs import check_leaf
-from adamx.trees import Tree, check_fits, map_leaves
-
-Mean = Callable[[jax.Array, jax.Array], jax.Array]
-"""`β2 v + (1-β2) x`, from v and x."""
-
-SecondMoment = Callable[[Mean, float, jax.Array, jax.Array, jax.Array], jax.Array]
-"""Line 8: from the mean, the largest number that the storage of v can hold, v_{t-1}, g_t and m_t to v_t."""
+from adamx.storage.codec import first_moments, shapes
+from adamx.storage.dither import MOMENTS, walks
+from adamx.trees import check_fits, map_leaves
 
 
-def of_squares(mean: Mean, largest: float, v: jax.Array, g: jax.Array, m: jax.Array) -> jax.Array:
-    """Adam's line 8, `β2 v + (1-β2) g²`."""
-    return numerics.saturate_second_moment(mean(v, numerics.square(g)), largest)
+def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
+    """Stage 1 with averages of its own: what `scale_by_moments` and the variants of line 8 are made of."""
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Averages:
-    """Lines 7 and 8 on one leaf, with how its moments are stored."""
-
-    second: SecondMoment
-    p: float
-    b1: Scalar
-    b2: Scalar
-    mu_codec: Codec
-    nu_codec: Codec
-    precise: bool
-
-    @property
-    def dithered(self) -> bool:
-        return self.mu_codec.dithered or self.nu_codec.dithered
-
-    @property
-    def dithers_sum(self) -> bool:
-        return self.precise and numerics.needs_dither(float(self.b2))
-
-    def check(self, where: str, mu: Stored, nu: Stored) -> None:
-        """Raises where the storages of one leaf do not go together."""
-        check_leaf(where, self.mu_codec, mu, nu)
-
-    def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
-        """The moments after a gradient: fresh, and as they are kept."""
-        mu, nu = jax.tree.map(jnp.asarray, (mu, nu))
-        dtype = numerics.compute_dtype(jnp.result_type(g), precision(mu), precision(nu))
-        real = numerics.real_dtype(dtype)
-        b1, b2 = numerics.as_scalar(self.b1, dtype), numerics.as_scalar(self.b2, real)
-        wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
-        g, m, v = jnp.asarray(g, wide), self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
-        bits = None if walk is None else walk.thresholds(g.shape)
-        threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
-
-        m = numerics.ema(b1, m, g, precise=self.precise)  # line 7
-        if self.p == 2:
-            m = numerics.bound_first_moment(m, self.mu_codec.largest(mu))
-        else:
-            m = numerics.saturate_first_moment(m, self.mu_codec.largest(mu))
-        mean = functools.partial(numerics.ema, b2, precise=self.precise, threshold=threshold)
-        v = self.second(mean, self.nu_codec.largest(nu), v, g, m)  # line 8
-
-        mu_bits = None if bits is None or not self.mu_codec.dithered else lower_half(bits)
-        mu = self.mu_codec.encode(m, mu, mu_bits, square=False)
-        return m, v, mu, self.nu_codec.encode(v, nu, bits if self.nu_codec.dithered else None, square=True)
-
-
-def check_rates(b1: Scalar, b2: Scalar, moments: Tree) -> None:
-    """Raises a ValueError where a decay rate rounds to 1 in the precision in which a moment is averaged."""
-    of_moments = {precision(m) for m in jax.tree.leaves(moments, is_leaf=lambda m: isinstance(m, Quantized))}
-    for dtype in {numerics.real_dtype(numerics.compute_dtype(dtype)) for dtype in of_moments}:
-        hyperparameters.check_below_one("b1", b1, dtype)
-        hyperparameters.check_below_one("b2", b2, dtype)
-
-
-def moments_of(
-    second: SecondMoment,
-    b1: Scalar,
-    b2: Scalar,
-    mu_dtype: DTypeLike | None,
-    nu_dtype: DTypeLike | None,
-    precise: bool,
-    p: float = 2.0,
-) -> optax.GradientTransformationExtraArgs:
-    """Stage 1 with a second moment of its own: what `scale_by_moments` and the variants of line 8 are made of.
-
-    Args:
-        second: line 8 on one leaf.
-        b1: as for `scale_by_moments`, as are those that follow.
-        b2: likewise.
-        mu_dtype: likewise.
-        nu_dtype: likewise.
-        precise: likewise.
-        p: the power of |g| that v averages, see `Moments`.
-    """
-    precise = hyperparameters.flag("precise", precise)
-    b2 = hyperparameters.decay_rate(
-        "b2", b2, precise=precise
-    )  # first: where both are of half precision, b2 is the trap
-    b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2, p)
-    averages = _Averages(second, p, b1, b2, mu_codec, nu_codec, precise)
-    state_type = DitheredMomentsState if averages.dithered else MomentsState
-
-    def init(params: optax.Params) -> MomentsState | DitheredMomentsState:
-        mu, nu = first_moments(params, (mu_codec, False), (nu_codec, True), check=averages.check)
-        return state_type(jnp.zeros([], jnp.int32), mu, nu, *([jnp.zeros([], jnp.uint32)] if averages.dithered else []))
+    def init(params: optax.Params) -> MomentsState:
+        codecs = (averages.mu_codec, False), (averages.nu_codec, True)
+        return MomentsState(jnp.zeros([], jnp.int32), *first_moments(params, *codecs, check=averages.check))
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Any, MomentsState | DitheredMomentsState]:
-        before = check_state(state_type, state, updates)
+    ) -> tuple[Any, MomentsState]:
+        before = check_state(state, updates)
         check_fits(updates, shapes(before.mu), of_state=True)
-        if not precise:
-            check_rates(b1, b2, before.mu)
+        check_storage(averages, before.nu)
+        check_rates(averages, before.mu)
         count = increment(jnp.asarray(before.count))  # line 5
-        step = before.step + 1 if averages.dithered else count
         columns = [before.mu, before.nu]
-        if averages.dithered or averages.dithers_sum:
-            seeds = (mu_codec.seed, nu_codec.seed)
-            columns.append(walks(updates, step, MOMENTS, seeds, extra_args.get("dither_offset")))
+        if averages.draws:
+            columns.append(walks(updates, count, MOMENTS, averages.seeds, extra_args.get("dither_offset")))
         m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
+        b1, b2, precise, p = averages.b1, averages.b2, averages.precise, averages.p
         moments = Moments(
             count=count,
             gradients=updates,
@@ -147,9 +46,9 @@ def moments_of(
             mu_weight=Weight(b1, count, precise),
             nu_weight=Weight(b2, count, precise) if p == 2 else 1.0,
             p=p,
-            nu_codec=nu_codec,
+            nu_codec=averages.nu_codec,
         )
-        return moments, state_type(count, mu, nu, *([step] if averages.dithered else []))
+        return moments, MomentsState(count, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -188,7 +87,7 @@ def scale_by_moments(
 
     Returns:
         A transformation whose update gives `Moments`, to be taken by `bias_correction` or `uncorrected`, and whose
-        state is `MomentsState`, or `DitheredMomentsState` with a wrapping step counter where a moment is dithered.
+        state is `MomentsState`.
 
     Raises:
         ValueError: b1 or b2 out of range or of half precision; storages of m and v with which steps would be longer
@@ -204,7 +103,7 @@ def scale_by_moments(
         >>> updates.round(3)
         Array([-0.1], dtype=float32)
     """
-    return moments_of(of_squares, b1, b2, mu_dtype, nu_dtype, precise)
+    return moments_of(averages_of(of_squares, b1, b2, mu_dtype, nu_dtype, precise))
 
 
 def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -12,6 +12,8 @@ from optax import ScalarOrSchedule
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, schedule_added, wrong_state
 from adamx.core.state import increment
+from adamx.core.step import Update, Weights
+from adamx.core.work import Tail
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import check_leaves, map_leaves
@@ -90,16 +92,25 @@ def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation
         check_schedule("learning_rate", rate)
         return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        check_leaves("update", updates)
+    def advance(state: Any) -> tuple[Scalar, optax.OptState]:
+        """α of this step, and the state after it."""
         if not callable(rate):
-            return map_leaves(scaled_by(rate), 1, updates)[0], check_empty(state, "learning_rate")
+            return rate, check_empty(state, "learning_rate")
         if not isinstance(state, optax.ScaleByScheduleState):
             raise wrong_state("optax.ScaleByScheduleState", state, schedule_added("learning_rate", state))
         count = jnp.asarray(state.count)
         alpha = hyperparameters.scalar("the value of the learning_rate schedule", rate(count))
-        return map_leaves(scaled_by(alpha), 1, updates)[0], optax.ScaleByScheduleState(increment(count))
+        return alpha, optax.ScaleByScheduleState(increment(count))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        check_leaves("update", updates)
+        alpha, state = advance(state)
+        return map_leaves(scaled_by(alpha), 1, updates)[0], state
+
+    def tail(state: Any, weights: Weights) -> tuple[Tail, optax.OptState]:
+        alpha, state = advance(state)
+        return Tail(scales=(-1 * alpha,), which=(0,) * len(jax.tree.leaves(weights.params))), state
+
+    return optax.GradientTransformationExtraArgs(init, Update(update, tail=tail))

@@ -13,11 +13,12 @@ from adamx.trees import check_fits, check_leaves
 
 
 class MomentsState(NamedTuple):
-    """What Adam keeps between steps, under optax's names and in its layout.
+    """What Adam keeps between steps, under optax's names and in its layout, however moments are stored.
 
     Attributes:
-        count: the number of steps taken, an int32 scalar that saturates at 2^31-1.
-        mu: m, a tree of the parameters' structure and shapes.
+        count: the number of steps taken, an int32 scalar that saturates at 2^31-1. It is the clock of the dither too,
+            whose thresholds stand still from there on.
+        mu: m, a tree of the parameters' structure and shapes; a quantized leaf is `adamx.storage.Quantized`.
         nu: v, likewise, real and non-negative.
     """
 
@@ -26,42 +27,24 @@ class MomentsState(NamedTuple):
     nu: optax.Updates
 
 
-class DitheredMomentsState(NamedTuple):
-    """`MomentsState` where moments are rounded by dither.
-
-    Attributes:
-        count: as there.
-        mu: as there; a quantized leaf is `adamx.storage.Quantized`.
-        nu: likewise.
-        step: the number of steps taken, a uint32 scalar that wraps, so that thresholds move on when count cannot.
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    mu: optax.Updates
-    nu: optax.Updates
-    step: jax.Array
-
-
 def increment(count: jax.Array) -> jax.Array:
     """Line 5: `t + 1`, which stays at the largest integer once it is there."""
     largest = jnp.iinfo(count.dtype).max
     return jnp.where(count < largest, count + 1, largest).astype(count.dtype)
 
 
-def check_state(kind: type[Any], state: Any, gradients: Any) -> Any:
+def check_state(state: Any, gradients: Any) -> MomentsState:
     """The state itself, or a TypeError that says what is not as init made it, or which gradient is no number."""
-    if not isinstance(state, kind):
-        raise wrong_state(kind.__name__, state)
+    if not isinstance(state, MomentsState):
+        raise wrong_state("MomentsState", state)
     check_leaves("gradient", gradients)
-    for name in ("count", "step"):
-        value = getattr(state, name, np.int32(0))
-        dtype, shape = getattr(value, "dtype", np.dtype(type(value))), np.shape(value)
-        if shape or not jnp.issubdtype(dtype, jnp.integer):
-            raise wrong_state(kind.__name__, state, f" whose {name} is {dtype}{list(shape)}")
+    dtype, shape = getattr(state.count, "dtype", np.dtype(type(state.count))), np.shape(state.count)
+    if shape or not jnp.issubdtype(dtype, jnp.integer):
+        raise wrong_state("MomentsState", state, f" whose count is {dtype}{list(shape)}")
     try:
         mu, nu = shapes(state.mu), shapes(state.nu)
         check_leaves("mu", mu)
         check_fits(nu, mu, "nu", "mu")
     except (TypeError, ValueError) as error:
-        raise wrong_state(kind.__name__, state, f" in which {error}") from None
+        raise wrong_state("MomentsState", state, f" in which {error}") from None
     return state

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from adamx import numerics
-from adamx.core.state import DitheredMomentsState, MomentsState
+from adamx.core.state import MomentsState
 from adamx.optimizers.amsgrad import AmsgradState
 from adamx.storage import Float, Int8, Quantized
 from adamx.storage.codec import Codec, Stored, is_quantized
@@ -32,14 +32,12 @@ class Source(NamedTuple):
 
     Attributes:
         count: the number of steps taken.
-        step: the wrapping one.
         mu: gives m of a parameter.
         nu: gives v.
         nu_max: gives the largest v̂, or None: it starts at 0, so that the next v̂ is the first it sees.
     """
 
     count: Any
-    step: Any
     mu: Lookup
     nu: Lookup
     nu_max: Lookup | None = None
@@ -47,7 +45,7 @@ class Source(NamedTuple):
 
 def is_moments(node: Any) -> bool:
     """Whether a node of a state holds moments."""
-    return isinstance(node, MomentsState | DitheredMomentsState | AmsgradState)
+    return isinstance(node, MomentsState | AmsgradState)
 
 
 def by_path(moment: Tree, path: Sequence[Any] = ()) -> dict[str, Any]:
@@ -147,6 +145,4 @@ def fill(path: Sequence[Any], node: Any, source: Source, sizes: Mapping[str, int
     if isinstance(node, AmsgradState):
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), node.nu_max)  # pyright: ignore[reportUnknownLambdaType]
         values["nu_max"] = stored("nu_max", source.nu_max, True) if source.nu_max else zeros
-    if getattr(node, "step", None) is not None:
-        values["step"] = source.step
     return node._replace(**values)

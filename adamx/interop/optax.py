@@ -11,6 +11,7 @@ from adamx.core.decay import WeightDecaySchedule
 from adamx.core.state import MomentsState
 from adamx.optimizers.amsgrad import AmsgradState
 from adamx.storage import Quantized
+from adamx.storage.codec import is_half
 from adamx.trees import Tree, path_name
 from adamx.variables import map_with_path
 
@@ -65,7 +66,7 @@ def to_optax(state: Any) -> Any:
     """
 
     def convert(path: Any, node: Any) -> Any:
-        plain = getattr(node, "step", None) is None and not _has_codes(node)
+        plain = not _has_codes(node) and not _is_narrow(getattr(node, "nu", None))
         if type(node) in _TO_THEIRS and plain:
             return _TO_THEIRS[type(node)](node)
         if _is_ours(node):
@@ -149,5 +150,12 @@ def _has_codes(tree: Tree) -> bool:
     )
 
 
+def _is_narrow(nu: Tree) -> bool:
+    """Whether v is in half precision, which optax does not dither."""
+    return any(is_half(jnp.result_type(x)) for x in jax.tree.leaves(nu))
+
+
 def _words(node: Any) -> str:
-    return f"{type(node).__name__}{' with quantized moments' if _has_codes(node) else ''}"
+    kind = " with quantized moments" if _has_codes(node) else ""
+    kind = kind or (" with a dithered v" if _is_narrow(getattr(node, "nu", None)) else "")
+    return f"{type(node).__name__}{kind}"

@@ -107,7 +107,7 @@ def from_torch(
 
         return moment
 
-    source = Source(count, count.astype(jnp.uint32), lookup("exp_avg"), lookup(*set(SECOND.values())))
+    source = Source(count, lookup("exp_avg"), lookup(*set(SECOND.values())))
     largest, sizes = lookup("max_exp_avg_sq"), block_sizes(tx, params)
 
     def filled(path: Any, node: Any) -> Any:

@@ -1,12 +1,13 @@
 """What a kernel is: which leaves it takes, in which form, and what takes them through a step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from adamx.numerics import Scalar
+from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
+from adamx.core.work import Work
 from adamx.storage import Float, Int8
 from adamx.storage.codec import Codec, Quantized, Stored
 
@@ -16,28 +17,12 @@ BLOCKS = range(16, 1024 + 1, 16)
 MANY, LITTLE, TINY = 128, 16_384, 512
 """Leaves from which on the kernel takes all; below that, elements of a tree and of a leaf for which it takes none."""
 
-PARALLEL, LONG = 24, 1 << 24
-"""Leaves, or elements, from which on a step runs beside the thread that calls."""
-
 ALIASED_PER_CALL = 96
 """Arrays that one call updates in place; the time to compile a call grows with their square."""
 
 FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
 FLOAT32, NEAREST, DITHERED, INT8 = range(4)
 """How a moment is stored, as the kernel numbers it."""
-
-PLAIN, MASTER, STOCHASTIC = range(3)
-"""What a half-precision parameter has behind it, likewise."""
-
-
-class Leaf(NamedTuple):
-    """What belongs to one leaf of the parameters; the arrays that change come as the kernel updates them."""
-
-    gradient: Any
-    param: Any
-    remainder: Any
-    mu: Any
-    nu: Any
 
 
 class Form(NamedTuple):
@@ -61,42 +46,23 @@ class Form(NamedTuple):
         return 1 + (self.weights == MASTER) + sum(3 if storage == INT8 else 1 for storage, _ in (self.mu, self.nu))
 
 
-class Rule(NamedTuple):
-    """What is known of a step when it is compiled.
-
-    Attributes:
-        b1: a Python float, or an array that may be traced.
-        b2: likewise.
-        nesterov: whether m looks ahead.
-        precise: whether averages are precise.
-        alone: whether the tree has one leaf, for which XLA rounds otherwise.
-        waits: whether the thread that calls may wait for the kernel.
-    """
-
-    b1: Scalar
-    b2: Scalar
-    nesterov: bool
-    precise: bool
-    alone: bool = False
-    waits: bool = True
-
-
 class Kernel(NamedTuple):
     """What takes leaves through the whole step.
 
     Attributes:
-        form_of: from a leaf, the codecs of its moments and what parameters have behind them to its form, or None where
-            XLA must take it.
-        call: from a form, leaves of it, the numbers and counts of the step, the salts of the leaves and the rule to the
-            leaves after the step.
+        form_of: from a leaf and the rule of the step to the form of the leaf, or None where XLA must take it.
+        call: from a form and the work on leaves of it to the leaves after the step.
     """
 
-    form_of: Callable[[Leaf, tuple[Codec, Codec], int], Form | None]
-    call: Callable[[Form, list[Leaf], jax.Array, jax.Array, jax.Array, Rule], list[Leaf]]
+    form_of: Callable[[Leaf, Rule], Form | None]
+    call: Callable[[Form, Work], tuple[Leaf, ...]]
 
 
-def form_of(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int) -> Form | None:
+def form_of(leaf: Leaf, rule: Rule) -> Form | None:
     """The form of a leaf, or None where XLA must take it."""
+    if rule.averages.dithers_sum:
+        return None
+    codecs, weights = (rule.averages.mu_codec, rule.averages.nu_codec), rule.behind
     g, p = (jnp.result_type(x) for x in (leaf.gradient, leaf.param))
     if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
         return None
@@ -149,15 +115,6 @@ def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
         for size in [max(1, ALIASED_PER_CALL // form.aliased)]
         for start in range(0, len(numbers), size)
     ]
-
-
-def may_wait(leaves: list[Leaf]) -> bool:
-    """Whether the thread that calls may wait for the step on these leaves.
-
-    It makes Python arrays of the results meanwhile, a few microseconds a leaf; to wake another thread costs fifty. A
-    step of milliseconds holds up what else the thread has to do.
-    """
-    return len(leaves) < PARALLEL and sum(jnp.size(leaf.param) for leaf in leaves) < LONG
 
 
 def arrays_of(leaf: Leaf) -> list[jax.Array]:

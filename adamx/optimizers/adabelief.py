@@ -5,13 +5,15 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain, join
+from adamx.core.averages import Mean, averages_of
+from adamx.core.chain import chain
+from adamx.core.composition import join
 from adamx.core.correction import bias_correction
-from adamx.core.moments import Mean, moments_of
+from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar
-from adamx.optimizers.nadam import nesterov as look_ahead
+from adamx.optimizers.nesterov import nesterov as look_ahead
 
 
 @names_hints
@@ -58,7 +60,7 @@ def scale_by_belief_moments(
         held = numerics.saturate_second_moment(mean(s, numerics.square(g - m)), largest)
         return held + numerics.as_scalar(eps_root, s.dtype)  # after the select, where alone bits are optax's
 
-    return moments_of(of_deviations, b1, b2, mu_dtype, nu_dtype, precise)
+    return moments_of(averages_of(of_deviations, b1, b2, mu_dtype, nu_dtype, precise))
 
 
 @names_hints

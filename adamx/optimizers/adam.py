@@ -3,13 +3,18 @@
 import optax
 from jax.typing import DTypeLike
 
-from adamx.core.composition import chain, join
+from adamx import hyperparameters
+from adamx.core.averages import averages_of, of_squares
+from adamx.core.chain import chain
+from adamx.core.composition import join
 from adamx.core.correction import bias_correction
-from adamx.core.moments import scale_by_moments
+from adamx.core.moments import moments_of
+from adamx.core.one_pass import adam_step
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.step import Update
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar
-from adamx.optimizers.nadam import nesterov as look_ahead
+from adamx.optimizers.nesterov import nesterov as look_ahead
 
 
 @names_hints
@@ -35,9 +40,12 @@ def scale_by_adam(
         >>> tx.update(jnp.array([-3.0]), tx.init(jnp.zeros(1)))[0]
         Array([-0.9999934], dtype=float32)
     """
-    moments = scale_by_moments(b1, b2, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise)
+    averages = averages_of(of_squares, b1, b2, mu_dtype, nu_dtype, precise)
     between = [look_ahead()] if flag("nesterov", nesterov) else []
-    return join(moments, *between, bias_correction(eps, eps_root))
+    composed = join(moments_of(averages), *between, bias_correction(eps, eps_root))
+    eps, eps_root = hyperparameters.nonnegative("eps", eps), hyperparameters.nonnegative("eps_root", eps_root)
+    step = adam_step(averages, eps, eps_root, nesterov)
+    return composed._replace(update=Update(composed.update, step))
 
 
 @names_hints

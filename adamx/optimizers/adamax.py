@@ -9,11 +9,13 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain, join, no_state
+from adamx.core.averages import Mean, averages_of
+from adamx.core.chain import chain
+from adamx.core.composition import join, no_state
 from adamx.core.correction import correct, update_dtype
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import Weight, check_is_moments
-from adamx.core.moments import Mean, moments_of
+from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
@@ -70,7 +72,7 @@ def scale_by_infinity_moments(
         u = jnp.maximum(jnp.abs(g) + numerics.as_scalar(eps, u.dtype), mean(u, jnp.zeros_like(u)))
         return numerics.saturate_second_moment(u, largest)
 
-    return moments_of(decayed_maximum, b1, b2, mu_dtype, nu_dtype, precise, p=INFINITY)
+    return moments_of(averages_of(decayed_maximum, b1, b2, mu_dtype, nu_dtype, precise, p=INFINITY))
 
 
 def divide_by_infinity_norm() -> optax.GradientTransformationExtraArgs:

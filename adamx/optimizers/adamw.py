@@ -3,7 +3,7 @@
 import optax
 from jax.typing import DTypeLike
 
-from adamx.core.composition import chain
+from adamx.core.chain import chain
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
 from adamx.hyperparameters import names_hints

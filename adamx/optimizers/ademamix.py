@@ -10,7 +10,8 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain, wrong_state
+from adamx.core.chain import chain
+from adamx.core.composition import wrong_state
 from adamx.core.correction import bias_correction, correct
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import Moments, check_is_moments
@@ -31,11 +32,9 @@ class SlowMomentumState(NamedTuple):
 
     Attributes:
         mu_slow: the slow average, a tree of the parameters' structure and shapes.
-        step: the number of steps taken, a uint32 scalar that wraps, where the average is dithered, else None.
     """
 
     mu_slow: optax.Updates
-    step: jax.Array | None = None
 
 
 def ademamix_alpha(alpha: float, steps: int) -> Callable[[Any], jax.Array]:
@@ -155,14 +154,13 @@ def slow_momentum(
         for name, value in (("b3", decay), ("alpha", weight)):
             if callable(value):
                 check_schedule(name, value)
-        step = jnp.zeros([], jnp.uint32) if codec.dithered else None
-        return SlowMomentumState(first_moments(params, (codec, False))[0], step)
+        return SlowMomentumState(*first_moments(params, (codec, False)))
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         moments = check_is_moments("slow_momentum()", updates)
-        before = _check_state(state, moments, codec.dithered)
+        before = _check_state(state, moments)
         check_moment(codec, before.mu_slow, moments.nu_codec, moments.nu)
         b3_t, alpha_t = _at("b3", decay, moments), _at("alpha", weight, moments)
 
@@ -172,12 +170,12 @@ def slow_momentum(
                 return m, kept  # not m + 0, which the compiler contracts otherwise: the bits of Adam
             return m + numerics.as_scalar(alpha_t, numerics.real_dtype(m.dtype)) * n, kept
 
-        columns, step = [correct(moments.mu, moments.mu_weight), before.mu_slow], None
-        if before.step is not None:
-            step = before.step + 1
-            columns.append(walks(moments.gradients, step, MOMENTS, (codec.seed,), extra_args.get("dither_offset")))
+        columns = [correct(moments.mu, moments.mu_weight), before.mu_slow]
+        if codec.dithered:
+            offsets = extra_args.get("dither_offset")
+            columns.append(walks(moments.gradients, moments.count, MOMENTS, (codec.seed,), offsets))
         m, n = map_leaves(mixed, 2, moments.gradients, *columns)
-        return moments.replace(mu=m, mu_weight=1.0), SlowMomentumState(n, step)
+        return moments.replace(mu=m, mu_weight=1.0), SlowMomentumState(n)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -189,11 +187,9 @@ def _at(name: str, value: ScalarOrSchedule, moments: Moments) -> Scalar:
     return hyperparameters.scalar(f"the value of the {name} schedule", value(moments.count - 1))
 
 
-def _check_state(state: Any, moments: Moments, dithered: bool) -> SlowMomentumState:
+def _check_state(state: Any, moments: Moments) -> SlowMomentumState:
     if not isinstance(state, SlowMomentumState):
         raise wrong_state("SlowMomentumState", state)
-    if (state.step is not None) != dithered:
-        raise wrong_state("SlowMomentumState", state, f" {'without' if dithered else 'with'} a step to dither by")
     try:
         check_fits(shapes(state.mu_slow), moments.mu, "mu_slow", "mu")
     except (TypeError, ValueError) as error:

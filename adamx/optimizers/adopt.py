@@ -10,17 +10,16 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain
+from adamx.core.averages import Averages, averages_of, check_rates, check_storage, of_squares
+from adamx.core.chain import chain
 from adamx.core.correction import update_dtype
-from adamx.core.moments import check_rates, scale_by_moments
+from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
-from adamx.core.state import DitheredMomentsState, MomentsState, check_state, increment
+from adamx.core.state import MomentsState, check_state, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage import Codec
-from adamx.storage.choice import moment_codecs
-from adamx.storage.codec import Stored, precision, shapes
-from adamx.storage.dither import MOMENTS, Walk, fraction, lower_half, walks
+from adamx.storage.codec import Stored, shapes
+from adamx.storage.dither import MOMENTS, Walk, walks
 from adamx.trees import check_fits, map_leaves
 
 ClipValue = Callable[[jax.Array], Any]
@@ -37,7 +36,7 @@ def normalized(g: jax.Array, v: jax.Array, eps: Scalar, limit: Scalar) -> jax.Ar
     scale = jnp.maximum(numerics.root(v), eps)
     # With ε = 0 the limit of the quotient: 0 for g = 0, else what the clip leaves of infinity.
     quotient = numerics.divide(g, jnp.maximum(scale, float(jnp.finfo(v.dtype).tiny))) - (g - g)
-    return _within(numerics.clamp_look_ahead(quotient), limit)
+    return _within(numerics.clamp_first_moment(quotient), limit)
 
 
 def _within(x: jax.Array, limit: Scalar) -> jax.Array:
@@ -47,51 +46,35 @@ def _within(x: jax.Array, limit: Scalar) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Averages:
-    """Algorithm 2 on one leaf, with how its moments are stored."""
+class Adopt:
+    """Algorithm 2 on one leaf.
 
-    b1: Scalar
-    b2: Scalar
+    Attributes:
+        averages: both moments.
+        eps: ε.
+        nesterov: whether the direction looks one step ahead.
+    """
+
+    averages: Averages
     eps: Scalar
     nesterov: bool
-    mu_codec: Codec
-    nu_codec: Codec
-    precise: bool
-
-    @property
-    def dithered(self) -> bool:
-        return self.mu_codec.dithered or self.nu_codec.dithered
-
-    @property
-    def dithers_sum(self) -> bool:
-        return self.precise and numerics.needs_dither(float(self.b2))
 
     def step(
-        self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None, first: jax.Array, limit: Scalar
+        self, g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None, begins: jax.Array, limit: Scalar
     ) -> tuple[Any, ...]:
         """The direction, and the moments as they are kept."""
         mu, nu = jax.tree.map(jnp.asarray, (mu, nu))
-        dtype = numerics.compute_dtype(jnp.result_type(g), precision(mu), precision(nu))
-        real = numerics.real_dtype(dtype)
-        wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
-        b1, b2, eps, limit = (numerics.as_scalar(x, real) for x in (self.b1, self.b2, self.eps, limit))
-        came, g = g, jnp.asarray(g, wide)
-        before, v = self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
-        bits = None if walk is None else walk.thresholds(g.shape)
-        threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
+        came = g
+        g, before, v, first, second, bits = self.averages.load(g, mu, nu, walk)
+        eps, limit = (numerics.as_scalar(x, v.dtype) for x in (self.eps, limit))
 
         x = normalized(g, v, eps, limit)
-        m = numerics.bound_first_moment(numerics.ema(b1, before, x, precise=self.precise), self.mu_codec.largest(mu))
-        u = numerics.ema(b1, m, x, precise=self.precise) if self.nesterov else m
-        m, u = jnp.where(first, before, m), jnp.where(first, before, u)
-        average = numerics.ema(b2, v, numerics.square(g), precise=self.precise, threshold=threshold)
-        v = jnp.where(first, numerics.square(g), average)
-
-        v = numerics.saturate_second_moment(v, self.nu_codec.largest(nu))
-        mu_bits = None if bits is None or not self.mu_codec.dithered else lower_half(bits)
-        mu = self.mu_codec.encode(m, mu, mu_bits, square=False)
-        nu = self.nu_codec.encode(v, nu, bits if self.nu_codec.dithered else None, square=True)
-        return u.astype(update_dtype(came, u)), mu, nu
+        m = numerics.bound_first_moment(first(before, x), self.averages.mu_codec.largest(mu))
+        u = first(m, x) if self.nesterov else m
+        m, u = jnp.where(begins, before, m), jnp.where(begins, before, u)
+        v = jnp.where(begins, numerics.square(g), second(v, numerics.square(g)))
+        v = numerics.saturate_second_moment(v, self.averages.nu_codec.largest(nu))
+        return u.astype(update_dtype(came, u)), *self.averages.store(m, v, mu, nu, bits)
 
 
 @names_hints
@@ -146,37 +129,34 @@ def scale_by_adopt(
         ...     print(round(float(direction[0]), 4), end=" ")
         0.0 0.05
     """
-    moments = scale_by_moments(b1, b2, mu_dtype=mu_dtype, nu_dtype=nu_dtype, precise=precise)
+    averages = averages_of(of_squares, b1, b2, mu_dtype, nu_dtype, precise)
     eps, clips = hyperparameters.nonnegative("eps", eps), hyperparameters.flag("use_clipping", use_clipping)
-    mu_codec, nu_codec = moment_codecs(mu_dtype, nu_dtype, b1, b2)
-    averages = _Averages(b1, b2, eps, hyperparameters.flag("nesterov", nesterov), mu_codec, nu_codec, precise)
-    state_type = DitheredMomentsState if averages.dithered else MomentsState
+    adopt_leaf = Adopt(averages, eps, hyperparameters.flag("nesterov", nesterov))
     clip_value = fourth_root if clip_value_fn is None else clip_value_fn
 
     def init(params: optax.Params) -> optax.OptState:
         check_schedule("clip_value_fn", clip_value)
-        return moments.init(params)
+        return moments_of(averages).init(params)
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        before = check_state(state_type, state, updates)
+        before = check_state(state, updates)
         check_fits(updates, shapes(before.mu), of_state=True)
-        if not precise:
-            check_rates(b1, b2, before.mu)
+        check_storage(averages, before.nu)
+        check_rates(averages, before.mu)
         count = jnp.asarray(before.count)
-        step = before.step + 1 if averages.dithered else count + 1
         limit = hyperparameters.scalar("the value of clip_value_fn", clip_value(count)) if clips else float("inf")
 
         def on_leaf(g: jax.Array, mu: Stored, nu: Stored, walk: Walk | None = None) -> tuple[Any, ...]:
-            return averages.step(g, mu, nu, walk, count == 0, limit)
+            return adopt_leaf.step(g, mu, nu, walk, count == 0, limit)
 
         columns = [before.mu, before.nu]
-        if averages.dithered or averages.dithers_sum:
-            seeds = (mu_codec.seed, nu_codec.seed)
-            columns.append(walks(updates, step, MOMENTS, seeds, extra_args.get("dither_offset")))
+        if averages.draws:
+            places = extra_args.get("dither_offset")
+            columns.append(walks(updates, increment(count), MOMENTS, averages.seeds, places))
         u, mu, nu = map_leaves(on_leaf, 3, updates, *columns)
-        return u, state_type(increment(count), mu, nu, *([step] if averages.dithered else []))
+        return u, MomentsState(increment(count), mu, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -8,12 +8,13 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain, wrong_state
+from adamx.core.chain import chain
+from adamx.core.composition import wrong_state
 from adamx.core.correction import bias_correction, correct
 from adamx.core.message import check_is_moments
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
-from adamx.core.state import DitheredMomentsState, MomentsState
+from adamx.core.state import MomentsState
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves
@@ -37,14 +38,12 @@ class AmsgradState(NamedTuple):
         mu: m.
         nu: v.
         nu_max: as in `RunningMaxState`.
-        step: as in `DitheredMomentsState` where a moment is dithered, else None.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     mu: optax.Updates
     nu: optax.Updates
     nu_max: optax.Updates
-    step: jax.Array | None = None
 
 
 @names_hints
@@ -170,8 +169,7 @@ def _one_state(moments: Any, maximum: Any) -> AmsgradState:
 def _two_states(state: Any) -> tuple[Any, RunningMaxState]:
     if not isinstance(state, AmsgradState):
         raise wrong_state("AmsgradState", state)
-    plain = MomentsState(state.count, state.mu, state.nu)
-    return plain if state.step is None else DitheredMomentsState(*plain, state.step), RunningMaxState(state.nu_max)
+    return MomentsState(state.count, state.mu, state.nu), RunningMaxState(state.nu_max)
 
 
 @names_hints

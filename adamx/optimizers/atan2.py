@@ -8,7 +8,8 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain, join, no_state
+from adamx.core.chain import chain
+from adamx.core.composition import join, no_state
 from adamx.core.correction import correct, update_dtype
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import check_is_moments

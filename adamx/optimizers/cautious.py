@@ -9,7 +9,8 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
-from adamx.core.composition import chain, join, no_state
+from adamx.core.chain import chain
+from adamx.core.composition import join, no_state
 from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import check_is_moments

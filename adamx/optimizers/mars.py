@@ -8,11 +8,13 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
-from adamx.core.composition import chain, wrong_state
+from adamx.core.chain import chain
+from adamx.core.composition import wrong_state
 from adamx.core.correction import update_dtype
 from adamx.core.decay import Mask
 from adamx.core.rate import ScalarOrSchedule
 from adamx.core.state import increment
+from adamx.core.step import Update, about
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.optimizers.adamw import adamw
@@ -41,7 +43,7 @@ def corrected(g: jax.Array, previous: jax.Array, factor: Scalar) -> jax.Array:
 
     An infinite g becomes NaN, by `g - g`: it must show.
     """
-    return numerics.clamp_look_ahead(g + factor * (g - previous)) - (g - g)
+    return numerics.clamp_first_moment(g + factor * (g - previous)) - (g - g)
 
 
 def clip_by_norm(c: jax.Array, limit: Scalar, axes: shards.Axes = ()) -> jax.Array:
@@ -154,7 +156,7 @@ def _in_dtype_of_gradients(tx: optax.GradientTransformationExtraArgs) -> optax.G
         found, state = tx.update(updates, state, params, **extra_args)
         return map_leaves(rounded, 1, updates, found)[0], state
 
-    return optax.GradientTransformationExtraArgs(tx.init, update)
+    return optax.GradientTransformationExtraArgs(tx.init, Update(update, about(tx).step, why=about(tx).why))
 
 
 @names_hints

@@ -9,14 +9,15 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import chain, join, no_state
+from adamx.core.chain import chain
+from adamx.core.composition import join, no_state
 from adamx.core.correction import correct, update_dtype
 from adamx.core.message import Weight, check_is_moments
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar
-from adamx.optimizers.nadam import nesterov as look_ahead
+from adamx.optimizers.nesterov import nesterov as look_ahead
 from adamx.trees import map_leaves
 
 SERIES = (1 / 2, -1 / 12, 1 / 720, -1 / 30240, 1 / 1209600, -1 / 47900160, 691 / 1307674368000)

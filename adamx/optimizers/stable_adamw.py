@@ -9,7 +9,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
-from adamx.core.composition import chain
+from adamx.core.chain import chain
 from adamx.core.correction import bias_correction, correct, update_dtype
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import check_is_moments

@@ -5,22 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adamx.storage.codec import HALF_BITS
-from adamx.storage.split import widen
+from adamx.core.leaf import to_float32
+from adamx.storage.codec import is_half
 from adamx.trees import Tree, map_leaves
-
-
-def is_half(dtype: Any) -> bool:
-    """Whether a dtype is real, floating and narrower than float32."""
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits <= HALF_BITS
-
-
-def to_float32(x: Any) -> jax.Array:
-    """Half precision as float32, exactly; anything wider as it is."""
-    dtype = jnp.result_type(x)
-    if dtype == jnp.bfloat16:
-        return widen(jnp.asarray(x))
-    return jnp.asarray(x, jnp.float32) if is_half(dtype) else jnp.asarray(x)
 
 
 def tree_to_float32(tree: Tree) -> Tree:

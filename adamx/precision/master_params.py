@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.precision.master_weights import MasterWeightsState, weight_behind
+from adamx.core.leaf import weight_behind
+from adamx.precision.master_weights import MasterWeightsState
 from adamx.storage.split import split
 from adamx.trees import check_fits, map_paths, named_leaves, path_name
 from adamx.variables import bare
@@ -60,7 +61,9 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
     def weight(path: Any, p: Any) -> tuple[jax.Array]:
         kept = remainders.get(path_name(path))
         whole = kept is not None and jnp.result_type(p) != jnp.bfloat16
-        return (jnp.asarray(kept),) if whole else weight_behind(p, kept)
+        if kept is None:
+            return (jnp.asarray(p),)
+        return (jnp.asarray(kept) if whole else weight_behind(p, kept),)
 
     return map_paths(weight, 1, params)[0]
 

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.composition import check_params, wrong_state
-from adamx.precision.half import is_half, start_in_float32, tree_to_float32
-from adamx.precision.wrapping import Wrapping
-from adamx.storage.split import bits_of, join, nearest_even, split, widen
+from adamx.core.leaf import MASTER
+from adamx.core.step import Pass, Update, Weights, about, composed_step, take_step
+from adamx.precision.half import start_in_float32, tree_to_float32
+from adamx.storage.codec import is_half
+from adamx.storage.split import bits_of, nearest_even, split, widen
 from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
 
@@ -34,22 +36,6 @@ def _first_remainder(path: Any, p: Any, weight: Any) -> tuple[Any]:
     if not is_half(dtype):
         return (None,)
     return (jnp.zeros_like(weight) if isinstance(weight, jax.ShapeDtypeStruct) else weight,)
-
-
-def weight_behind(p: Any, remainder: Any) -> tuple[jax.Array]:
-    """The float32 weight behind a parameter; the parameter itself where something else has set it since."""
-    p = jnp.asarray(p)
-    if remainder is None:
-        return (p,)
-    remainder = jnp.asarray(remainder)
-    if p.dtype == jnp.bfloat16:
-        return (join(p, remainder),)
-    return (jnp.where(_bits(remainder.astype(p.dtype)) == _bits(p), remainder, p.astype(remainder.dtype)),)
-
-
-def _bits(x: jax.Array) -> jax.Array:
-    """The bits of a narrow number: a compiler may skip a rounding and its way back, but not this."""
-    return jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint8)
 
 
 def check_masters(params: Tree, remainder: Tree) -> None:
@@ -127,17 +113,29 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         weights = start_in_float32(params)
         return MasterWeightsState(inner.init(weights), map_paths(_first_remainder, 1, params, weights)[0])
 
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, MasterWeightsState]:
+    def checked(gradients: Tree, state: Any, params: Tree) -> Weights:
         if not isinstance(state, MasterWeightsState):
             raise wrong_state("MasterWeightsState", state)
-        given = check_params("with_master_weights", params)
-        check_fits(updates, given)
-        check_masters(given, state.remainder)
-        weights = map_leaves(weight_behind, 1, given, state.remainder)[0]
+        check_fits(gradients, params)
+        check_masters(params, state.remainder)
+        return Weights(params, state.remainder, behind=MASTER)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, MasterWeightsState]:
+        given = checked(updates, state, check_params("with_master_weights", params))
+        weights = given.wide()
         steps, after = inner.update(tree_to_float32(updates), state.inner, weights, **extra_args)
-        emitted, remainder = map_leaves(_land, 2, given, state.remainder, weights, steps)
+        emitted, remainder = map_leaves(_land, 2, given.params, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)
 
-    return optax.GradientTransformationExtraArgs(init, Wrapping(update, with_master_weights, tx))
+    composed = optax.GradientTransformationExtraArgs(init, update)
+
+    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, MasterWeightsState]:
+        if weights.behind:  # inside another wrapper like this all weights are float32
+            return composed_step(composed, gradients, state, weights, told)
+        given = checked(gradients, state, weights.params)
+        moved, after = take_step(inner, gradients, state.inner, given, told)
+        return Weights(moved.params), MasterWeightsState(after, moved.remainder)
+
+    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))

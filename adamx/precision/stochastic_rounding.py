@@ -1,6 +1,5 @@
 """Half-precision parameters, rounded so that what a step adds is right on average."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,12 +8,14 @@ import optax
 
 from adamx import hyperparameters
 from adamx.core.composition import check_params, wrong_state
-from adamx.precision.half import is_half, start_in_float32, to_float32, tree_to_float32
-from adamx.precision.wrapping import Wrapping
+from adamx.core.leaf import STOCHASTIC, to_float32
+from adamx.core.step import Pass, Update, Weights, about, composed_step, take_step
+from adamx.precision.half import start_in_float32, tree_to_float32
+from adamx.storage.codec import is_half
 from adamx.storage.dither import PARAMETER, Walk, walks
 from adamx.storage.rounding import sum_to_bfloat16, to_narrow
 from adamx.storage.split import bits_of, widen
-from adamx.trees import check_fits, map_leaves
+from adamx.trees import Tree, check_fits, map_leaves
 
 
 class StochasticRoundingState(NamedTuple):
@@ -77,17 +78,27 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
     def init(params: optax.Params) -> StochasticRoundingState:
         return StochasticRoundingState(inner.init(start_in_float32(params)), jnp.zeros([], jnp.uint32))
 
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, StochasticRoundingState]:
+    def checked(gradients: Tree, state: Any, params: Tree) -> Weights:
         if not isinstance(state, StochasticRoundingState):
             raise wrong_state("StochasticRoundingState", state)
-        params = check_params("with_stochastic_rounding", params)
-        check_fits(updates, params)
-        steps, after = inner.update(tree_to_float32(updates), state.inner, tree_to_float32(params), **extra_args)
-        step = state.step + 1
-        places = walks(params, step, PARAMETER, (seed,), extra_args.get("dither_offset"))
-        return map_leaves(_round, 1, params, steps, places)[0], StochasticRoundingState(after, step)
+        check_fits(gradients, params)
+        return Weights(params, count=state.step + 1, behind=STOCHASTIC, seed=seed)
 
-    around = functools.partial(with_stochastic_rounding, seed=seed)
-    return optax.GradientTransformationExtraArgs(init, Wrapping(update, around, tx, seed))
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, StochasticRoundingState]:
+        given = checked(updates, state, check_params("with_stochastic_rounding", params))
+        steps, after = inner.update(tree_to_float32(updates), state.inner, given.wide(), **extra_args)
+        places = walks(given.params, given.count, PARAMETER, (seed,), extra_args.get("dither_offset"))
+        return map_leaves(_round, 1, given.params, steps, places)[0], StochasticRoundingState(after, given.count)
+
+    composed = optax.GradientTransformationExtraArgs(init, update)
+
+    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, StochasticRoundingState]:
+        if weights.behind:  # inside another wrapper like this all weights are float32
+            return composed_step(composed, gradients, state, weights, told)
+        given = checked(gradients, state, weights.params)
+        moved, after = take_step(inner, gradients, state.inner, given, told)
+        return Weights(moved.params), StochasticRoundingState(after, given.count)
+
+    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))

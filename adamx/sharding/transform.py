@@ -1,39 +1,18 @@
 """`shard_state`: each device keeps and steps its part of the moments."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
+from jax.sharding import PartitionSpec
 
-from adamx.core.update import Update
+from adamx.core.step import Pass, Update, Weights, about, take_step
+from adamx.sharding.each import on_each
 from adamx.sharding.placement import Mesh, is_explicit, mesh_axes, own_specs, told
 from adamx.sharding.plan import Plan, abstract, make_plan
 from adamx.sharding.region import automatic, constrain, region
 from adamx.trees import Tree, first_difference, path_name
 from adamx.variables import flatten_with_path
-
-Take = Callable[..., tuple[Tree, optax.OptState]]
-"""From transformation, gradients, state and parameters to what moves (updates, or parameters) and the state."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sharded(Update):
-    """The update of a transformation whose state is split over devices.
-
-    Attributes:
-        function: with updates that are placed as the parameters are.
-        inner: the transformation whose state it is.
-        mesh: the devices, in a mesh of Auto axes.
-        plan: from parameters to where everything goes.
-        take: the same as `function` for a step of another kind, `adamx.step`.
-    """
-
-    inner: optax.GradientTransformation
-    mesh: Mesh
-    plan: Callable[[Tree], Plan]
-    take: Callable[..., tuple[Tree, optax.OptState]]
 
 
 def shard_state(
@@ -94,31 +73,56 @@ def shard_state(
             return jax.jit(lambda: placed(params))()
         return jax.jit(placed)(params)
 
-    def take(how: Take, updates: Tree, state: Any, params: Tree, **extra_args: Any) -> tuple[Tree, optax.OptState]:
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
         where = plan(updates if params is None else params)
-        difference = None if params is None else first_difference(params, updates)
-        if difference:
-            raise ValueError(f"the gradient tree does not have the structure of the parameter tree: {difference}")
+        if params is not None:
+            _check_structure(updates, params)
 
         def on_shards(updates: Tree, state: Any, params: Tree, extra_args: dict[str, Any]) -> Any:
             updates = constrain(auto, updates, where.shards)
-            if params is not None:  # first as they are: in a scan XLA decides how the carry is placed
-                params = constrain(auto, constrain(auto, params, where.params), where.shards)
-            moved, state = how(inner, updates, state, params, **extra_args)
+            if params is not None:
+                params = _to_shards(auto, params, where)
+            moved, state = inner.update(updates, state, params, **extra_args)
             return constrain(auto, moved, where.shards), state  # or XLA gathers what it is made of
 
         return region(on_shards, mesh, (where.params, where.state))(updates, state, params, extra_args)
 
-    def update(
-        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        return take(_update, updates, state, params, **extra_args)
+    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, Any]:
+        where = plan(jax.eval_shape(weights.wide))
+        _check_structure(gradients, weights.params)
 
-    return optax.GradientTransformationExtraArgs(init, Sharded(update, tx, auto, plan, take))
+        def on_shards(gradients: Tree, state: Any, weights: Weights, passed: tuple[Any, ...]) -> Any:
+            factor, tails, extra = passed
+            inside = Pass(on_each(told.execute, auto, where.shards), extra, factor, tails)
+            params = _to_shards(auto, weights.params, where)
+            given = weights.replace(params=params)
+            moved, state = take_step(inner, constrain(auto, gradients, where.shards), state, given, inside)
+            params = constrain(auto, moved.params, where.shards)
+            return (params, moved.remainder, moved.count), state
+
+        behind = jax.tree.map(_whole, (weights.remainder, weights.count))
+        call = region(on_shards, mesh, ((where.params, *behind), where.state))
+        moved, state = call(gradients, state, weights, (told.factor, told.tails, told.extra))
+        return weights.replace(params=moved[0], remainder=moved[1], count=moved[2]), state
+
+    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))
 
 
-def _update(tx: Any, updates: Tree, state: Any, params: Tree, **extra_args: Any) -> tuple[Tree, optax.OptState]:
-    return tx.update(updates, state, params, **extra_args)
+def _whole(_: Any) -> PartitionSpec:
+    return PartitionSpec()
+
+
+def _to_shards(mesh: Mesh, params: Tree, where: Plan) -> Tree:
+    """First as they are: in a scan XLA decides how the carry is placed."""
+    return constrain(mesh, constrain(mesh, params, where.params), where.shards)
+
+
+def _check_structure(updates: Tree, params: Tree) -> None:
+    difference = first_difference(params, updates)
+    if difference:
+        raise ValueError(f"the gradient tree does not have the structure of the parameter tree: {difference}")
 
 
 def _check_whole(params: Tree, mesh: Mesh) -> None:

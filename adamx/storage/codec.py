@@ -13,6 +13,11 @@ HALF_BITS = 16
 """The width of half precision: narrower dtypes than float32 need a codec's care."""
 
 
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype is real, floating and narrower than float32."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits <= HALF_BITS
+
+
 class Quantized(NamedTuple):
     """A moment in one or two bytes an element, with what its blocks have in common.
 

@@ -25,7 +25,7 @@ the same bits, and shards compute what the whole would have computed.
 import math
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +128,14 @@ def fraction(bits: jax.Array) -> jax.Array:
 def lower_half(bits: jax.Array) -> jax.Array:
     """The threshold in the lower 16 bits of another one."""
     return bits << 16
+
+
+class Thresholds(Protocol):
+    """What gives the thresholds of an array in a step."""
+
+    def thresholds(self, shape: Sequence[int], /) -> jax.Array:
+        """Uint32 of the shape: 2^32 times the threshold."""
+        ...
 
 
 class Walk(NamedTuple):

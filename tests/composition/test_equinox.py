@@ -17,7 +17,6 @@ FILTER = r"activation .*of an Equinox model pass eqx\.filter\(model, eqx\.is_ine
         adamx.adam,
         adamx.adamw,
         adamx.mars,
-        adamx.fused_adam,
         lambda rate: adamx.with_master_weights(adamx.adam(rate)),
         lambda rate: adamx.skip_nonfinite(adamx.adamw(rate)),
     ],

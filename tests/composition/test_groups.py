@@ -31,7 +31,7 @@ INNER = {
     "int8": adamx.adam(0.1, mu_dtype=INT8, nu_dtype=INT8),
     "amsgrad": adamx.amsgrad(0.1),
     "ademamix": adamx.ademamix(0.1, nu_dtype="bfloat16", mu_dtype="bfloat16"),
-    "fused": adamx.fused_adamw(0.1, weight_decay=0.1, mask=adamx.not_matching("norm", "lora")),
+    "fused": adamx.adamw(0.1, weight_decay=0.1, mask=adamx.not_matching("norm", "lora")),
     "probed": probed(0.1),
     "scaled": optax.chain(adamx.adam(0.1), adamx.scale_by_path({"lora": 0.5, "kernel": 2.0})),
 }
@@ -208,7 +208,7 @@ def test_patterns_of_exclude_may_belong_to_another_group():
     tx = both(adamx.adam(0.1, mu_dtype=codec, nu_dtype=codec))
     state = tx.init(PARAMS)
     assert adamx.state_bytes(state).leaves["body/norm"] == (32, 256)
-    for make in (adamx.adam, adamx.ademamix, adamx.amsgrad, adamx.adopt, adamx.fused_adam):
+    for make in (adamx.adam, adamx.ademamix, adamx.amsgrad, adamx.adopt, adamx.adam):
         wrong = adamx.storage.Int8(exclude=("nrom$",))
         for group in (lambda tx: tx, both, both_masked, adamx.with_master_weights):
             with pytest.raises(ValueError, match=r"Int8: exclude: no path matches 'nrom\$'\. There are 4, among them"):

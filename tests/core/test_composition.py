@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import adamx
-from adamx.core.composition import chain
+from adamx.core.chain import chain
 
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
 GRADIENTS = {"w": jnp.array([0.1, -0.3]), "b": jnp.array(0.7)}
@@ -101,43 +101,3 @@ def test_the_state_has_the_layout_of_optax(make, peer, settings):
     assert layout(ours) == layout(theirs)
     updated = jax.eval_shape(lambda: (tx.update(GRADIENTS, ours, PARAMS), peer.update(GRADIENTS, theirs, PARAMS)))
     assert layout(updated[0]) == layout(updated[1])
-
-
-STAGES = adamx.scale_by_adam(), optax.trace(0.9), adamx.scale_by_lr(SCHEDULE)
-OWN = chain(*STAGES).init(PARAMS)
-WRONG = {
-    "dict": (dict(enumerate(OWN)), r"a tuple of 3 states, got dict with the keys \['0', '1', '2'\]"),
-    "list": (list(OWN), "a tuple of 3 states, got list of 3"),
-    "None": (None, "a tuple of 3 states, got NoneType"),
-    "one stage short": (OWN[:2], "a tuple of 3 states, got tuple of 2"),
-    "one state too many": ((*OWN, OWN[0]), "a tuple of 3 states, got tuple of 4"),
-    "the first state alone": (OWN[0], "a tuple of 3 states, got MomentsState"),
-    "optax.adamw": (optax.adamw(SCHEDULE).init(PARAMS), "MomentsState, got ScaleByAdamState"),
-    "rmsprop": (optax.rmsprop(0.1, momentum=0.9).init(PARAMS), "MomentsState, got ScaleByRmsState"),
-}
-
-
-@pytest.mark.parametrize(("state", "came"), WRONG.values(), ids=WRONG)
-def test_a_state_of_another_kind_is_told_how_to_restore(state, came):
-    with pytest.raises(TypeError, match=rf"expected .*{came}.*tx\.init\(params\) as its template"):
-        chain(*STAGES).update(GRADIENTS, state, PARAMS)
-
-
-def test_swapped_arguments_are_told_their_order():
-    tx = chain(*STAGES)
-    with pytest.raises(TypeError, match=r"got dict with the keys \['b', 'w'\].*update\(gradients, state, params\)"):
-        tx.update(tx.init(PARAMS), GRADIENTS, PARAMS)
-
-
-CONSTANT_AND_SCHEDULED = {
-    "adam": (adamx.adam(0.1), adamx.adam(SCHEDULE)),
-    "adamw": (adamx.adamw(0.1), adamx.adamw(SCHEDULE)),
-    "weight decay": (adamx.adamw(0.1), adamx.adamw(0.1, weight_decay=SCHEDULE)),
-}
-
-
-@pytest.mark.parametrize(("constant", "scheduled"), CONSTANT_AND_SCHEDULED.values(), ids=CONSTANT_AND_SCHEDULED)
-def test_the_state_of_a_constant_is_not_that_of_a_schedule(constant, scheduled):
-    for tx, other in [(constant, scheduled), (scheduled, constant)]:
-        with pytest.raises(TypeError, match=r"expected .*tx\.init\(params\) as its template"):
-            tx.update(GRADIENTS, other.init(PARAMS), PARAMS)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import adamx
-from adamx.core.state import DitheredMomentsState, MomentsState, check_state, increment
+from adamx.core.state import MomentsState, check_state, increment
 
 
 def test_count_saturates():
@@ -12,36 +12,35 @@ def test_count_saturates():
     assert increment(jnp.int32(2**31 - 1)) == 2**31 - 1
 
 
-def test_the_step_of_a_dithered_state_wraps_where_the_count_saturates():
-    tx = adamx.scale_by_moments(nu_dtype="bfloat16")
-    state = tx.init(jnp.zeros(3))._replace(count=jnp.int32(2**31 - 1), step=jnp.uint32(2**32 - 1))
-    _, state = tx.update(jnp.ones(3), state)
-    assert (state.count, state.step, state.step.dtype) == (2**31 - 1, 0, jnp.uint32)
+@pytest.mark.parametrize("nu_dtype", [None, "bfloat16", "float16", adamx.storage.Int8(min_size=0)], ids=str)
+def test_one_container_holds_every_storage(nu_dtype):
+    assert type(adamx.scale_by_moments(nu_dtype=nu_dtype).init(jnp.zeros((2, 64)))) is MomentsState
 
 
-def test_only_dithered_moments_have_a_step():
-    assert type(adamx.scale_by_moments(mu_dtype="bfloat16").init(jnp.zeros(3))) is MomentsState
-    assert type(adamx.scale_by_moments(nu_dtype="bfloat16").init(jnp.zeros(3))) is DitheredMomentsState
-    assert type(adamx.scale_by_moments(b2=0.999999, precise=True).init(jnp.zeros(3))) is MomentsState
+def test_thresholds_stand_still_where_the_count_saturates():
+    tx, g = adamx.scale_by_moments(nu_dtype="bfloat16"), jnp.full(1000, 1.001)
+    last = tx.init(jnp.zeros(1000))._replace(count=jnp.int32(2**31 - 1), nu=jnp.ones(1000, "bfloat16"))
+    _, one = tx.update(g, last)
+    _, other = tx.update(g, last)
+    assert one.count == 2**31 - 1
+    assert (one.nu == other.nu).all()
 
 
-def test_a_state_of_the_other_kind_is_refused():
-    plain, dithered = adamx.scale_by_moments(), adamx.scale_by_moments(nu_dtype="bfloat16")
-    with pytest.raises(
-        TypeError, match="expected the state that init returned, DitheredMomentsState, got MomentsState"
-    ):
-        dithered.update(jnp.ones(3), plain.init(jnp.ones(3)))
-    with pytest.raises(
-        TypeError, match="expected the state that init returned, MomentsState, got DitheredMomentsState"
-    ):
-        plain.update(jnp.ones(3), dithered.init(jnp.ones(3)))
+def test_v_of_another_precision_is_refused():
+    plain, dithered = adamx.adam(0.1), adamx.adam(0.1, nu_dtype="bfloat16")
+    x = {"w": jnp.ones(3)}
+    for tx, other, words in ((plain, dithered, "float32 at w, got bfloat16"), (dithered, plain, "bfloat16 at w, got")):
+        with pytest.raises(TypeError, match=f"stored as {words}.*restore_as"):
+            tx.update(x, other.init(x))
+        with pytest.raises(TypeError, match=f"stored as {words}.*restore_as"):
+            adamx.step(tx, x, other.init(x), x)
 
 
-@pytest.mark.parametrize("step", [jnp.float32(0), np.zeros(2, np.uint32), "0"])
-def test_a_wrong_step_is_named(step):
-    state = adamx.scale_by_moments(nu_dtype="bfloat16").init(jnp.zeros(3))
-    with pytest.raises(TypeError, match="step"):
-        check_state(DitheredMomentsState, state._replace(step=step), {})
+@pytest.mark.parametrize("count", [jnp.float32(0), np.zeros(2, np.uint32), "0"])
+def test_a_wrong_count_is_named(count):
+    state = adamx.scale_by_moments().init(jnp.zeros(3))
+    with pytest.raises(TypeError, match="count"):
+        check_state(state._replace(count=count), {})
 
 
 def test_quantized_leaves_are_checked_by_their_shape():

@@ -103,9 +103,9 @@ def test_complex_parameters(name):
 
 
 WITHOUT_COUNTERPART = {
-    "DitheredMomentsState at 0": adamx.adam(1e-3, nu_dtype="bfloat16"),
-    "DitheredMomentsState with quantized moments at 0": adamx.adam(1e-3, nu_dtype="float16"),
-    "AmsgradState at 0": adamx.amsgrad(1e-3, nu_dtype="bfloat16"),
+    "MomentsState with a dithered v at 0": adamx.adam(1e-3, nu_dtype="bfloat16"),
+    "MomentsState with quantized moments at 0": adamx.adam(1e-3, nu_dtype="float16"),
+    "AmsgradState with a dithered v at 0": adamx.amsgrad(1e-3, nu_dtype="bfloat16"),
     "RunningMaxState at 1": optax.chain(adamx.scale_by_moments(), adamx.running_max(), adamx.bias_correction()),
     "MasterWeightsState at the tree itself": adamx.with_master_weights(optax.sgd(0.1)),
     "StochasticRoundingState at the tree itself": adamx.with_stochastic_rounding(optax.sgd(0.1)),

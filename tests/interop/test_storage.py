@@ -87,18 +87,11 @@ def test_goes_on_as_if_it_had_always_been_so():
     assert_same(u, w)
 
 
-def test_dithered_and_stepped_differently():
-    dithered, other = make("bfloat16"), make("float16")
-    state = trained(dithered)
-    state = (state[0]._replace(step=jnp.uint32(2**32 - 1)), *state[1:])
-    assert int(restore_as(other, state, PARAMS)[0].step) == 2**32 - 1
-
-
 def test_adam_becomes_amsgrad():
     adam, amsgrad = adamx.adam(1e-3), adamx.amsgrad(1e-3, nu_dtype="bfloat16")
     state = trained(adam)
     there = check_restored(amsgrad, restore_as(amsgrad, state, PARAMS), PARAMS)
-    assert (int(there[0].step), int(there[0].count)) == (5, 5)
+    assert int(there[0].count) == 5
     assert not np.any(there[0].nu_max["w"])
     after = jax.jit(amsgrad.update)(gradients(5), there)[1][0]
     weight = 1 - 0.999**6
@@ -155,7 +148,7 @@ def test_int8_needs_the_transformation_that_made_it():
 
 
 def test_states_of_storages_that_are_refused_now_go_on():
-    with mock.patch("adamx.storage.choice.check_pair"), mock.patch("adamx.core.moments.check_leaf"):  # as in 0.1
+    with mock.patch("adamx.storage.choice.check_pair"), mock.patch("adamx.core.averages.check_leaf"):  # as in 0.1
         state = trained(adamx.adam(1e-3, mu_dtype=INT8))
     both = adamx.adam(1e-3, mu_dtype=INT8, nu_dtype=INT8)
     plain = restore_as(adamx.adam(1e-3), state, PARAMS, was=both)

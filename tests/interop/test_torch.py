@@ -161,7 +161,7 @@ def test_groups_masks_and_wrappers():
 def test_into_codes():
     tx = adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=adamx.storage.Int8(min_size=0))
     state = adamx.check_restored(tx, convert(tx=tx), PARAMS)
-    assert int(state[0].step) == STEPS
+    assert int(state[0].count) == STEPS
     plain = adamx.restore_as(adamx.adam(1e-3), state, PARAMS, was=tx)
     np.testing.assert_allclose(plain[0].mu["fc"]["bias"], STATE["state"][3]["exp_avg"], rtol=2.0**-8)
     wide = {"fc": {"kernel": jnp.zeros((4, 32))}}

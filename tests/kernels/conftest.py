@@ -8,4 +8,3 @@ from adamx.kernels import layout
 @pytest.fixture(autouse=True)
 def every_leaf_is_worthwhile(monkeypatch):
     monkeypatch.setattr(layout, "MANY", 0)
-    monkeypatch.setattr(layout, "PARALLEL", 0)

@@ -13,7 +13,7 @@ import jax.numpy as jnp, adamx
 for platform in ("cuda", "rocm", "tpu"):
     print(adamx.kernels.backend(platform))
 coded = adamx.storage.Int8(min_size=0)
-tx, x = adamx.fused_adam(0.1, mu_dtype=coded, nu_dtype=coded), jnp.ones((128, 128))
+tx, x = adamx.adam(0.1, mu_dtype=coded, nu_dtype=coded), jnp.ones((128, 128))
 print(adamx.step(tx, x, tx.init(x), x)[0][0, 0].round(2))
 """
 

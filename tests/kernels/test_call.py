@@ -5,16 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import adamx
-from adamx.kernels.call import CHEAP, call_kernel, made_expensive
-from adamx.kernels.layout import PARALLEL, Leaf, form_of
+from adamx.core.averages import averages_of, of_squares
+from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
+from adamx.core.work import Tail, Work
+from adamx.kernels.call import call_native
+from adamx.kernels.layout import form_of
 from adamx.storage import Float, Int8
 from tests.backends import differing, needs_kernel
-
-NUMBERS = jnp.asarray([0.5, 0.5, 0.5, 0.5, 1, 1, 1, 0, 0, -0.125, 0], jnp.float32)
-COUNTS = jnp.zeros(2, jnp.uint32)
-RULE = dict.fromkeys(("nesterov", "precise1", "precise2", "alone"), False)
-PLAIN, MASTER = 0, 1
 
 
 def leaf(shape, gradient, codecs, dtype="float32", remainder=None):
@@ -26,9 +23,16 @@ def leaf(shape, gradient, codecs, dtype="float32", remainder=None):
 
 
 def call(leaves, codecs, weights=PLAIN):
-    form = form_of(leaves[0], codecs, weights)
-    salts = jnp.zeros((len(leaves), 3), jnp.uint32)
-    return jax.jit(lambda leaves: call_kernel(form, leaves, NUMBERS, COUNTS, salts, **RULE))
+    averages = averages_of(of_squares, 0.5, 0.5, None, None, False).replace(mu_codec=codecs[0], nu_codec=codecs[1])
+    rule, zero = Rule(averages, 0.0, False, weights), jnp.uint32(0)
+    numbers = Numbers(None, *map(jnp.float32, (0.5, 0.5, 1, 1, 1, 0, 0)), zero, zero)
+    tail = Tail(scales=(jnp.float32(-0.125),), which=(0,) * len(leaves))
+
+    def run(leaves):
+        work = Work(numbers, tuple(leaves), (tail,), None, rule, ((0, 0),) * len(leaves))
+        return call_native(form_of(leaves[0], rule), work)
+
+    return jax.jit(run)
 
 
 CASES = {
@@ -84,21 +88,3 @@ def test_arguments_that_are_not_donated_stay():
     kept = jax.tree.map(lambda x: jnp.asarray(np.array(x)), leaves)
     call(leaves, codecs)(leaves)
     assert differing(leaves, kept) == []
-
-
-@needs_kernel
-@pytest.mark.parametrize(("leaves", "cheap"), [(PARALLEL - 1, True), (PARALLEL, False)])
-def test_xla_takes_a_step_on_many_leaves_for_expensive(leaves, cheap, monkeypatch):
-    monkeypatch.undo()  # the fixture of this folder
-    params, tx = [jnp.ones(1000)] * leaves, adamx.fused_adam(1e-3)
-    step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
-    compiled = step.lower(params, tx.init(params)).compile()
-    assert "adamx_step" in compiled.as_text()
-    assert (compiled.cost_analysis()["flops"] < CHEAP) is cheap
-
-
-def test_counts_stay_as_they_are():
-    for weight in (1e-3, 0.1, 1.0, np.nan):
-        numbers = NUMBERS.at[4].set(weight)
-        counts = jax.jit(made_expensive)(jnp.asarray([3, 2**32 - 1], jnp.uint32), numbers)
-        np.testing.assert_array_equal(counts, [3, 2**32 - 1])

@@ -1,24 +1,18 @@
 import jax.numpy as jnp
 import pytest
 
-from adamx.kernels.layout import (
-    DITHERED,
-    FLOAT32,
-    INT8,
-    MASTER,
-    NEAREST,
-    PLAIN,
-    STOCHASTIC,
-    Form,
-    Leaf,
-    arrays_of,
-    calls,
-    form_of,
-    may_wait,
-    worthwhile,
-)
+from adamx.core.averages import averages_of, of_squares
+from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
+from adamx.kernels.layout import DITHERED, FLOAT32, INT8, NEAREST, Form, arrays_of, calls, worthwhile
+from adamx.kernels.layout import form_of as form_by_rule
 from adamx.storage import Float, Int8
 from adamx.storage.codec import Quantized
+
+
+def form_of(leaf, codecs, behind, precise=False, b2=0.999):
+    averages = averages_of(of_squares, 0.9, b2, None, None, precise).replace(mu_codec=codecs[0], nu_codec=codecs[1])
+    return form_by_rule(leaf, Rule(averages, 1e-8, False, behind))
+
 
 X, CODED = jnp.zeros((4, 64)), Int8(64, 0)
 FULL = (Float(), Float())
@@ -110,9 +104,6 @@ def test_float32_leaves_that_xla_steps_as_fast_are_left_to_it(monkeypatch):
     assert taken(*[tiny] * 128) == [True] * 128
 
 
-def test_a_short_step_on_few_leaves_runs_on_the_thread_that_calls(monkeypatch):
-    monkeypatch.undo()
-    small, long = leaf((64, 64)), leaf((4096, 4096))
-    assert may_wait([small] * 23)
-    assert not may_wait([small] * 24)
-    assert not may_wait([long])
+def test_a_sum_that_is_dithered_is_left_to_xla():
+    assert form_of(leaf(), FULL, PLAIN, precise=True, b2=0.999999) is None
+    assert form_of(leaf(), FULL, PLAIN, precise=True) is not None

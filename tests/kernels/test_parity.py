@@ -10,7 +10,7 @@ import pytest
 
 import adamx
 from adamx.storage import Float, Int8
-from tests.backends import differing, jitted, needs_kernel, ulps
+from tests.backends import composed, differing, jitted, needs_kernel, ulps
 
 SHAPES = {
     "matrix": (64, 128),
@@ -34,11 +34,11 @@ STORAGES = {
     "float16, left to XLA": {"mu_dtype": "float16", "nu_dtype": "float16"},
 }
 RULES = {
-    "adam": adamx.fused_adam,
-    "nesterov": functools.partial(adamx.fused_adam, nesterov=True),
-    "precise": functools.partial(adamx.fused_adam, precise=True),
-    "eps": functools.partial(adamx.fused_adam, eps=1e-4, eps_root=1e-6),
-    "adamw": functools.partial(adamx.fused_adamw, weight_decay=0.1, mask={name: name != "odd" for name in SHAPES}),
+    "adam": adamx.adam,
+    "nesterov": functools.partial(adamx.adam, nesterov=True),
+    "precise": functools.partial(adamx.adam, precise=True),
+    "eps": functools.partial(adamx.adam, eps=1e-4, eps_root=1e-6),
+    "adamw": functools.partial(adamx.adamw, weight_decay=0.1, mask={name: name != "odd" for name in SHAPES}),
 }
 WRAPPERS = {
     "float32": (lambda tx: tx, "float32"),
@@ -62,18 +62,17 @@ def tree(seed, dtype="float32", scale=1.0):
     return {name: leaf(shape) for name, shape in SHAPES.items()}
 
 
-def steps(rule, wrap, dtype, count=4, **arguments):
-    """(got, expected, before, gradients) of each step, all from what XLA's step before left.
+def steps(rule, wrap, dtype, backend, count=4, **arguments):
+    """(got, expected, before, gradients) of each step, all from what `update` and `apply_updates` left before.
 
     Gradients have 8 digits, so that their squares are exact.
     """
-    native, composed = (jitted(wrap(rule(backend=backend, **arguments))) for backend in ("auto", "xla"))
-    params = tree(0, dtype)
-    state = wrap(rule(backend="xla", **arguments)).init(params)
+    tx, params = wrap(rule(**arguments)), tree(0, dtype)
+    native, reference, state = jitted(tx, backend=backend), composed(tx), tx.init(params)
     for t in range(count):
         gradients = jax.tree.map(lambda g: g.astype(dtype), tree(t + 1, "bfloat16", 10.0 ** (t - 2)))
         before = (params, state)
-        params, state = composed(*before, gradients)
+        params, state = reference(*before, gradients)
         yield native(*before, gradients), (params, state), before, gradients
 
 
@@ -81,6 +80,7 @@ def moments_of(state):
     return next(x for x in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(x, "mu"))
 
 
+BACKENDS = [pytest.param("auto", marks=needs_kernel), "xla"]
 BARS = {"bfloat16": 4, "float16": 4}
 """Units in the last place that a parameter may differ by, else 2.
 
@@ -88,26 +88,26 @@ XLA rounds a half-precision parameter with nothing behind it three times: its di
 """
 
 
-@needs_kernel
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("storage", STORAGES)
-def test_codes_and_random_bits_are_those_of_xla(storage, wrapper):
+def test_codes_and_random_bits_are_those_of_update(storage, wrapper, backend):
     # With β = 1/2 and gradients of 8 digits an average is rounded once in any order of operations, so that nothing may
     # differ but the parameters and what hangs on their last bits.
     wrap, dtype = WRAPPERS[wrapper]
-    rule = functools.partial(adamx.fused_adam, 1e-2, b1=0.5, b2=0.5, **STORAGES[storage])
-    for (params, state), (expected_params, expected), before, _ in steps(rule, wrap, dtype):
+    rule = functools.partial(adamx.adam, 1e-2, b1=0.5, b2=0.5, **STORAGES[storage])
+    for (params, state), (expected_params, expected), before, _ in steps(rule, wrap, dtype, backend):
         assert differing(moments_of(state), moments_of(expected)) == []
         for name, p in params.items():
             assert ulps(p, expected_params[name], before[0][name]) <= BARS.get(wrapper, 2), name
 
 
-@needs_kernel
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("rule", RULES)
-def test_float32_is_within_2_ulp_of_xla(rule, wrapper):
+def test_float32_is_within_2_ulp_of_update(rule, wrapper, backend):
     wrap, dtype = WRAPPERS[wrapper]
-    for got, expected, (before, state), gradients in steps(functools.partial(RULES[rule], 1e-2), wrap, dtype):
+    for got, expected, (before, state), gradients in steps(functools.partial(RULES[rule], 1e-2), wrap, dtype, backend):
         mine, theirs, old = map(moments_of, (got[1], expected[1], state))
         for name in SHAPES:
             terms = jnp.maximum(jnp.abs(old.mu[name]), jnp.abs(gradients[name].astype(jnp.float32)) * 0.1)
@@ -120,17 +120,16 @@ def test_float32_is_within_2_ulp_of_xla(rule, wrapper):
 @pytest.mark.parametrize("leaves", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 5, 1000])
 def test_from_zero_the_update_itself_is_within_2_ulp_of_xla(leaves, count):
-    # XLA divides by a weight that leaves share otherwise than by one of a single leaf; the kernel does as it does.
     params = {str(i): jnp.zeros(5000) for i in range(leaves)}
     gradients, moments = (
         {name: jnp.asarray(x) for name, x in zip(params, normal(leaves, s), strict=True)} for s in (1, 2)
     )
-    state = adamx.fused_adam(1e-2).init(params)
+    state = adamx.adam(1e-2).init(params)
     squares = jax.tree.map(jnp.square, moments)
     state = (state[0]._replace(count=jnp.int32(count), mu=moments, nu=squares), *state[1:])
-    got, expected = (jitted(adamx.fused_adam(1e-2, backend=b))(params, state, gradients)[0] for b in ("auto", "xla"))
-    older = leaves == 1 and jax.__version_info__ < (0, 10)  # whose XLA divides there as well
-    assert max(ulps(got[name], expected[name]) for name in params) <= (5 if older else 2)
+    got, expected = (f(adamx.adam(1e-2))(params, state, gradients)[0] for f in (jitted, composed))
+    # By a weight of a single leaf XLA multiplies, where it divides by one that leaves share, as the kernel does.
+    assert max(ulps(got[name], expected[name]) for name in params) <= (5 if leaves == 1 else 2)
 
 
 def normal(leaves, seed):
@@ -139,11 +138,10 @@ def normal(leaves, seed):
 
 @needs_kernel
 def test_a_long_run_ends_where_xla_ends():
-    ends = []
-    for backend in ("auto", "xla"):
-        tx = adamx.fused_adamw(optax.cosine_decay_schedule(1e-2, 100), weight_decay=0.01, backend=backend)
+    ends, tx = [], adamx.adamw(optax.cosine_decay_schedule(1e-2, 100), weight_decay=0.01)
+    for step in (jitted(tx), composed(tx)):
         params = tree(0)
-        state, step = tx.init(params), jitted(tx)
+        state = tx.init(params)
         for t in range(100):
             params, state = step(params, state, tree(t + 1))
         ends.append((params, state))
@@ -159,10 +157,10 @@ def test_codes_are_those_of_xla_in_a_million_elements():
         {"w": jnp.ones((1024, 1024))},
         jnp.round(jax.random.normal(jax.random.key(0), (1024, 1024)) * 64),
     )
-    rule = functools.partial(adamx.fused_adam, 1e-2, b1=0.5, b2=0.5, mu_dtype=INT8, nu_dtype=INT8)
+    rule = functools.partial(adamx.adam, 1e-2, b1=0.5, b2=0.5, mu_dtype=INT8, nu_dtype=INT8)
     state = rule().init(params)
-    native, composed = (jitted(rule(backend=backend))(params, state, {"w": gradients}) for backend in ("auto", "xla"))
-    assert differing(native[1], composed[1]) == []
+    native, reference = (f(rule())(params, state, {"w": gradients}) for f in (jitted, composed))
+    assert differing(native[1], reference[1]) == []
 
 
 @needs_kernel
@@ -173,9 +171,8 @@ def test_a_shard_meets_the_thresholds_of_its_place(storage, offset):
     gradients = {"w": jnp.round(jax.random.normal(jax.random.key(0), (40, 64)) * 64)}
     ends = []
     for backend in ("auto", "xla"):
-        rule = adamx.fused_adam(1e-2, b1=0.5, b2=0.5, backend=backend, **STORAGES[storage])
-        tx = adamx.with_stochastic_rounding(rule)
-        ends.append(jitted(tx, dither_offset={"w": offset})(params, tx.init(params), gradients))
+        tx = adamx.with_stochastic_rounding(adamx.adam(1e-2, b1=0.5, b2=0.5, **STORAGES[storage]))
+        ends.append(jitted(tx, backend=backend, dither_offset={"w": offset})(params, tx.init(params), gradients))
     assert differing(*ends) == []
 
 
@@ -183,13 +180,13 @@ def test_a_shard_meets_the_thresholds_of_its_place(storage, offset):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e30, 3e38, 1e-30, 1e-45, -0.0])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_gradients_at_the_ends_of_the_range(storage, value):
-    rule = functools.partial(adamx.fused_adam, 1e-2, b1=0.5, b2=0.5, **STORAGES[storage])
-    native, composed = (jitted(rule(backend=backend)) for backend in ("auto", "xla"))
+    rule = functools.partial(adamx.adam, 1e-2, b1=0.5, b2=0.5, **STORAGES[storage])
+    native, reference = jitted(rule()), composed(rule())
     params = {"w": jnp.ones((2, 96))}
-    state = rule(backend="xla").init(params)
+    state = rule().init(params)
     for t in range(3):
         gradients = {"w": jnp.full((2, 96), 0.25).at[0, 5].set(value if t == 1 else 0.5)}
         got = native(params, state, gradients)
-        params, state = composed(params, state, gradients)
+        params, state = reference(params, state, gradients)
         assert differing(got[1][0], state[0]) == []
         assert ulps(got[0]["w"], params["w"], 1.0) <= 2

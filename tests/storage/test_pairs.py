@@ -148,7 +148,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("optimizer", "mu", "nu", "times"), REFUSED)
 def test_what_is_refused_would_make_long_steps(optimizer, mu, nu, times):
-    with mock.patch("adamx.storage.choice.check_pair"), mock.patch("adamx.core.moments.check_leaf"):
+    with mock.patch("adamx.storage.choice.check_pair"), mock.patch("adamx.core.averages.check_leaf"):
         found = longest(FAMILY[optimizer].make, mu_dtype=STORAGES[mu], nu_dtype=STORAGES[nu])
     assert (found / exact(optimizer)).max() > times
 

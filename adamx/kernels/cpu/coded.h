@@ -44,7 +44,7 @@ template <bool coded_mu, bool coded_nu, typename Places>
     Seen mu_seen = seen_before<coded_mu>(leaf.mu, mu, begin), nu_seen = seen_before<coded_nu>(leaf.nu, nu, begin);
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       fetch(leaf.weight, width(leaf.weight_type), i);
-      const F g = widened(leaf.gradient_type, leaf.gradient, i);
+      const F g = gradient(c.rule, leaf, i);
       const F m_before = coded_mu ? decode_first(at<int8_t>(leaf.mu.data, i), mu_block) : load_moment(leaf.mu, i);
       const F v_before = coded_nu ? decode_second(at<uint8_t>(leaf.nu.data, i), nu_block) : load_moment(leaf.nu, i);
       F m = first_average(c.rule, m_before, g), v = second_average(c.rule, v_before, g);

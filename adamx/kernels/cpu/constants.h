@@ -16,7 +16,7 @@ struct Constants {
   bool dithered;  // a moment that is not coded
 
   Constants(const Leaf& leaf, const Step& step)
-      : rule(step, half(leaf.nu) ? 0x1.FEp127f : FLT_MAX),
+      : rule(step, leaf, half(leaf.nu) ? 0x1.FEp127f : FLT_MAX),
         moments(leaf.moment_salt, step.count),
         weights(leaf.weight_salt, step.weight_count),
         dithered(leaf.mu.storage == Storage::bf16_dithered || leaf.nu.storage == Storage::bf16_dithered) {}
@@ -38,11 +38,10 @@ struct Any {
 };
 
 // What it is told of a usual one, so that no vector asks for it.
-template <Storage storage, bool alone>
+template <Storage storage>
 struct Usual {
   static void tell(Constants* c, Leaf* leaf) {
     c->rule.nesterov = c->rule.precise1 = c->rule.precise2 = c->rule.may_vanish = c->rule.rooted = false;
-    c->rule.alone = alone;
     c->dithered = storage == Storage::bf16_dithered;
     leaf->gradient_type = leaf->weight_type = Type::f32;
     leaf->weights = Weights::plain;

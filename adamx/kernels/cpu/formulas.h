@@ -24,22 +24,23 @@ inline F operator/(F a, const Divisor& by) {
 
 // The numbers of a step in all lanes.
 struct Rule {
-  F b1, rest1, b2, rest2, eps, eps_root, minus_rate, decay;
+  F b1, rest1, b2, rest2, eps, eps_root, factor, scale, decay;
   Divisor weight1, weight2, weight1_next;
   F largest, limit;  // of v and m
-  bool nesterov, precise1, precise2, alone;
+  bool nesterov, precise1, precise2;
   bool rooted;      // eps_root is not 0
   bool may_vanish;  // what m̂ is divided by
 
-  Rule(const Step& s, float largest_v)
+  Rule(const Step& s, const Leaf& leaf, float largest_v)
       : b1(all(s.b1)),
         rest1(all(s.rest1)),
         b2(all(s.b2)),
         rest2(all(s.rest2)),
         eps(all(s.eps)),
         eps_root(all(s.eps_root)),
-        minus_rate(all(s.minus_rate)),
-        decay(all(s.decay)),
+        factor(all(s.factor)),
+        scale(all(leaf.scale)),
+        decay(all(leaf.decay)),
         weight1(s.weight1),
         weight2(s.weight2),
         weight1_next(s.weight1_next),
@@ -48,7 +49,6 @@ struct Rule {
         nesterov(s.nesterov),
         precise1(s.precise1),
         precise2(s.precise2),
-        alone(s.alone),
         rooted(s.eps_root != 0),
         may_vanish(!(s.eps >= FLT_MIN)) {}
 };
@@ -69,17 +69,17 @@ inline F bounded_first(const Rule& rule, F m) { return multiply_add(m, F{}, with
 
 inline F bounded_second(const Rule& rule, F v) { return smaller(rule.largest, v); }
 
-// Lines 9 to 11 without the α. XLA rounds in two ways, and this does as it does: by a weight that several leaves share
-// it divides, m once by the product of its weight and the root; by that of a single leaf it multiplies.
+// Lines 9 to 11 without the α: m once by the product of its weight and the root, as XLA does in a tree of several
+// leaves.
 inline F direction(const Rule& rule, F m, F v, F g) {
-  const F v_hat = rule.alone ? v * rule.weight2.inverse : v / rule.weight2;
+  const F v_hat = v / rule.weight2;
   F below = root(rule.rooted ? v_hat + rule.eps_root : v_hat) + rule.eps;
   if (rule.may_vanish) below = below == 0.0f ? all(1.0f) : below;
   if (rule.nesterov) {
     const F ahead = multiply_add(rule.b1, m / rule.weight1_next, rule.rest1 * (g / rule.weight1));
     return within(ahead, rule.limit) / below;
   }
-  return rule.alone ? m * rule.weight1.inverse / below : m / (rule.weight1.value * below);
+  return m / (rule.weight1.value * below);
 }
 
 }  // namespace ADAMX_ISA

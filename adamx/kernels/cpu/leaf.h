@@ -39,6 +39,8 @@ struct Leaf {
   void* remainder = nullptr;                  // uint16 beside bfloat16, float beside float16
   uint32_t moment_salt = 0, weight_salt = 0;  // of the dither
   bool decays = false;
+  float scale = -1,
+        decay = 0;  // the weight moves by `scale` times the direction and, if it decays, `decay` times itself
   Moment mu, nu;
 
   int64_t last() const { return rank == 0 ? 1 : dims[rank - 1]; }
@@ -60,10 +62,9 @@ struct Step {
   float b1, rest1, b2, rest2;
   float weight1, weight2, weight1_next;
   float eps, eps_root;
-  float minus_rate, decay;
+  float factor;  // of the gradients
   bool nesterov, precise1, precise2;
   uint32_t count, weight_count;  // the dither's
-  bool alone;                    // one leaf is the whole tree
 };
 
 // Tiles are numbered row by row. A tile lies within a row where blocks do; else, and where each row is a block of whole

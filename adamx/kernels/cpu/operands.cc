@@ -5,7 +5,7 @@
 namespace adamx {
 namespace {
 
-constexpr int64_t kNumbers = 11, kCounts = 2, kPerLeaf = 3;
+constexpr int64_t kNumbers = 10, kCounts = 2, kPerLeaf = 3, kTerms = 2;
 
 const char* name(Element element) {
   static const char* const names[] = {"float32", "bfloat16", "float16", "uint16", "uint32", "int8", "uint8", "another"};
@@ -122,7 +122,7 @@ Moment moment(Reader& reader, const char* what, const Leaf& leaf, int64_t storag
   return read;
 }
 
-Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers) {
+Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers, const float* terms) {
   Leaf read;
   const View gradient = reader.input("a gradient"), weight = reader.in_place("a parameter");
   reader.expect_float("a gradient", gradient);
@@ -150,6 +150,8 @@ Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers) {
   read.moment_salt = numbers[0];
   read.weight_salt = numbers[1];
   read.decays = numbers[2] != 0;
+  read.scale = terms[0];
+  read.decay = terms[1];
   return read;
 }
 
@@ -173,21 +175,28 @@ std::string read(const std::vector<View>& inputs, const std::vector<View>& outpu
     reader.fail("a block", "must have a multiple of 16 elements up to 1024, and those of mu and nu must nest");
   }
   const View numbers = reader.input("numbers"), counts = reader.input("counts"), leaves = reader.input("salts");
+  const View terms = reader.input("terms");
   reader.expect("numbers", numbers, Element::f32);
   reader.expect("counts", counts, Element::u32);
   reader.expect("salts", leaves, Element::u32);
+  reader.expect("terms", terms, Element::f32);
   reader.expect_shape("numbers", numbers, 1, &kNumbers);
   reader.expect_shape("counts", counts, 1, &kCounts);
   if (leaves.rank != 2 || leaves.dims[1] != kPerLeaf) reader.fail("salts", "must be 3 a leaf");
+  if (leaves.rank == 2) {
+    const int64_t shape[] = {leaves.dims[0], kTerms};
+    reader.expect_shape("terms", terms, 2, shape);
+  }
   if (!reader.error.empty()) return reader.error;
 
   const auto* x = static_cast<const float*>(numbers.data);
   const auto* count = static_cast<const uint32_t*>(counts.data);
-  call.step = {x[0], x[1],  x[2],          x[3],          x[4],          x[5],     x[6],     x[7],      x[8],
-               x[9], x[10], form.nesterov, form.precise1, form.precise2, count[0], count[1], form.alone};
+  call.step = {x[0], x[1], x[2],          x[3],          x[4],          x[5],     x[6],    x[7],
+               x[8], x[9], form.nesterov, form.precise1, form.precise2, count[0], count[1]};
   call.leaves.reserve(static_cast<size_t>(leaves.dims[0]));
   for (int64_t i = 0; i < leaves.dims[0] && reader.error.empty(); ++i) {
-    call.leaves.push_back(leaf(reader, form, static_cast<const uint32_t*>(leaves.data) + kPerLeaf * i));
+    call.leaves.push_back(leaf(reader, form, static_cast<const uint32_t*>(leaves.data) + kPerLeaf * i,
+                               static_cast<const float*>(terms.data) + kTerms * i));
   }
   reader.expect_end();
   return reader.error;

@@ -17,7 +17,7 @@ struct Averages {
 // Lines 7 and 8 of Algorithm 1, and what is kept of them.
 template <typename Places>
 [[gnu::always_inline]] inline Averages average(const Constants& c, const Leaf& leaf, const Places& places, int64_t i) {
-  const F g = widened(leaf.gradient_type, leaf.gradient, i);
+  const F g = gradient(c.rule, leaf, i);
   const F m = bounded_first(c.rule, first_average(c.rule, load_moment(leaf.mu, i), g));
   const F v = bounded_second(c.rule, second_average(c.rule, load_moment(leaf.nu, i), g));
   const U short_of = c.dithered ? c.moments.complements(places, i) : U{};
@@ -30,9 +30,7 @@ template <typename Places>
 template <typename Places>
 [[gnu::always_inline]] inline void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of,
                                         const Places& places) {
-  const F g = widened(leaf.gradient_type, leaf.gradient, i), start = started(leaf, i);
-  F u = direction(c.rule, of.m, of.v, g);
-  if (leaf.decays) u = multiply_add(c.rule.decay, start, u);
+  const F start = started(leaf, i), u = direction(c.rule, of.m, of.v, gradient(c.rule, leaf, i));
   land(leaf, c.rule, i, start, u, c.weights, places);
 }
 

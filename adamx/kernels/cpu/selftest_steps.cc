@@ -152,17 +152,10 @@ void check_steps() {
   for (const auto& [mu, nu] : kMoments) {
     for (const auto& [weight, weights] : kWeights) {
       for (int flags = 0; flags < 8; ++flags, ++number) {
-        const bool nesterov = (flags & 1) != 0, precise = (flags & 2) != 0, alone = number / 3 % 2 == 0;
+        const bool nesterov = (flags & 1) != 0, precise = (flags & 2) != 0;
         Case of;
-        of.form = {static_cast<int64_t>(weights),
-                   mu.storage,
-                   nu.storage,
-                   mu.block,
-                   nu.block,
-                   nesterov,
-                   precise,
-                   precise,
-                   alone};
+        of.form = {
+            static_cast<int64_t>(weights), mu.storage, nu.storage, mu.block, nu.block, nesterov, precise, precise};
         of.gradient = gradients[(number / 8 + flags) % 3];
         of.weight = weight;
         of.decays = (flags & 4) != 0;

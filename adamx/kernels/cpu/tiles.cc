@@ -36,8 +36,7 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
 template <Storage storage, typename Places>
 void usual(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end) {
   constexpr bool coded = storage == Storage::int8;
-  if (c.rule.alone) return step<Usual<storage, true>, coded, coded, Places>(c, leaf, begin, end);
-  step<Usual<storage, false>, coded, coded, Places>(c, leaf, begin, end);
+  step<Usual<storage>, coded, coded, Places>(c, leaf, begin, end);
 }
 
 template <typename Places>

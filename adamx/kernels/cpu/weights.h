@@ -63,10 +63,22 @@ inline U dithered_sum(F x, F y, U threshold) {
   return total == 0.0f ? whole >> 16 : finite;
 }
 
+// What the step averages: the gradient, clipped, say.
+inline F gradient(const Rule& rule, const Leaf& leaf, int64_t i) {
+  return rule.factor * widened(leaf.gradient_type, leaf.gradient, i);
+}
+
+// What the weight moves by. One sum of the three, so that a decay too small to move the weight alone still counts.
+inline F update(const Leaf& leaf, const Rule& rule, F start, F direction) {
+  const F scaled = rule.scale * direction;
+  return leaf.decays ? multiply_add(rule.decay, start, scaled) : scaled;
+}
+
 template <typename Places>
 inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk,
                  const Places& places) {
-  const F moved = multiply_add(rule.minus_rate, direction, start);
+  const F moved =
+      leaf.decays ? start + update(leaf, rule, start, direction) : multiply_add(rule.scale, direction, start);
   if (leaf.weight_type == Type::f32) {
     store(at<float>(leaf.weight, i), moved);
   } else if (leaf.weight_type == Type::f16) {
@@ -76,7 +88,7 @@ inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direc
     split(moved, at<uint16_t>(leaf.weight, i), at<uint16_t>(leaf.remainder, i));
   } else if (leaf.weights == Weights::stochastic) {
     store(at<uint16_t>(leaf.weight, i),
-          narrow16(dithered_sum(start, rule.minus_rate * direction, walk.thresholds(places, i))));
+          narrow16(dithered_sum(start, update(leaf, rule, start, direction), walk.thresholds(places, i))));
   } else {
     store(at<uint16_t>(leaf.weight, i), narrow16(to_bfloat16(moved)));
   }

@@ -10,10 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from adamx.kernels.layout import DITHERED, FLOAT32, INT8, MASTER, PLAIN, Form, Kernel, Leaf, Rule, arrays_of, form_of
+from adamx.core.averages import Averages, of_squares
+from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
+from adamx.core.work import Tail, Work
+from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, arrays_of, form_of
+from adamx.kernels.operands import Scalars, scalars
 from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import GPUS, LANES, View, places, view_of
+from adamx.storage import Float, Int8
 from adamx.storage.codec import Codec, Quantized
 
 T = TypeVar("T")
@@ -28,16 +33,16 @@ FEW_ROWS = 32
 def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
     """The kernel for a platform, "cuda", "rocm" or "tpu"; interpreted as plain JAX operations it runs on any."""
 
-    def takes(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int) -> Form | None:
-        form = pallas_form(leaf, codecs, weights, platform)
+    def takes(leaf: Leaf, rule: Rule) -> Form | None:
+        form = pallas_form(leaf, rule, platform)
         return form if form is None or interpret or not problem(form, platform) else None
 
     return Kernel(takes, functools.partial(call_pallas, platform=platform, interpret=interpret))
 
 
-def pallas_form(leaf: Leaf, codecs: tuple[Codec, Codec], weights: int, platform: str) -> Form | None:
+def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
     """The form of a leaf, or None where XLA must take it, or does as well: moments in float32 are one loop there."""
-    form, shape = form_of(leaf, codecs, weights), jnp.shape(leaf.param)
+    form, shape = form_of(leaf, rule), jnp.shape(leaf.param)
     if form is None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
         return None
     block = block_of(form)
@@ -64,17 +69,15 @@ def _problem(form: Form, platform: str, _: Any) -> str:
     if platform not in PLATFORMS:
         since = ".".join(map(str, SINCE[platform]))
         return f"JAX {jax.__version__} does not compile the kernel for {platform}: {since} and newer do"
-    tile, rule = _example(form), Rule(0.9, 0.999, nesterov=False, precise=False)
-    shapes = (jnp.float32, (11,)), (jnp.uint32, (2,)), (jnp.uint32, (1, 3))
-    scalars = [jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in shapes]
+    work = _example(form)
 
-    def step(leaf: Leaf, numbers: jax.Array, counts: jax.Array, salts: jax.Array) -> list[Leaf]:
-        return call_pallas(form, [leaf], numbers, counts, salts, rule, platform=platform)
+    def step(work: Work) -> tuple[Leaf, ...]:
+        return call_pallas(form, work, platform=platform)
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            jax.jit(step).trace(tile, *scalars).lower(lowering_platforms=(platform,))
+            jax.jit(step).trace(work).lower(lowering_platforms=(platform,))
     except Exception as error:
         return f"Pallas cannot lower the kernel: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
@@ -85,13 +88,16 @@ def problem_on(platform: str) -> str:
     return problem(Form(("float32", "float32"), PLAIN, (INT8, LANES), (INT8, LANES)), platform)
 
 
-def _example(form: Form) -> Leaf:
-    """The shapes of a small leaf of a form."""
+def _example(form: Form) -> Work:
+    """The shapes of a step on a small leaf of a form."""
     block = block_of(form)
     assert block is not None
 
-    def elements(dtype: Any, shape: tuple[int, int] = (FEW_ROWS, block)) -> Any:
+    def elements(dtype: Any, shape: tuple[int, ...] = (FEW_ROWS, block)) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
+
+    def codec(kind: int) -> Codec:
+        return Int8(block) if kind == INT8 else Float(None if kind == FLOAT32 else "bfloat16", kind == DITHERED)
 
     def stored(kind: int, codes: Any) -> Any:
         if kind == INT8:
@@ -100,7 +106,11 @@ def _example(form: Form) -> Leaf:
 
     remainder = elements(jnp.uint16) if form.weights == MASTER else None
     moments = stored(form.mu[0], jnp.int8), stored(form.nu[0], jnp.uint8)
-    return Leaf(elements(form.dtypes[0]), elements(form.dtypes[1]), remainder, *moments)
+    leaf = Leaf(elements(form.dtypes[0]), elements(form.dtypes[1]), remainder, *moments)
+    number, count = elements(jnp.float32, ()), elements(jnp.uint32, ())
+    averages = Averages(of_squares, 2.0, 0.9, 0.999, codec(form.mu[0]), codec(form.nu[0]), False)
+    rule, tail = Rule(averages, 1e-8, False, form.weights), Tail(number, (True,), (number,), (0,))
+    return Work(Numbers._make([number] * 8 + [count] * 2), (leaf,), (tail,), None, rule, ((0, 0),))
 
 
 def block_of(form: Form) -> int | None:
@@ -109,50 +119,31 @@ def block_of(form: Form) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def call_pallas(
-    form: Form,
-    leaves: list[Leaf],
-    numbers: jax.Array,
-    counts: jax.Array,
-    salts: jax.Array,
-    rule: Rule,
-    *,
-    platform: str,
-    interpret: bool = False,
-) -> list[Leaf]:
-    """The step on leaves, in place; arguments as those of `call_kernel`.
+def call_pallas(form: Form, work: Work, *, platform: str, interpret: bool = False) -> tuple[Leaf, ...]:
+    """The step on leaves, in place.
 
     Args:
         form: of all of them.
-        leaves: what the step starts from.
-        numbers: the 11 of the step, float32.
-        counts: the two counters of the dither, uint32.
-        salts: 3 numbers a leaf, uint32.
-        rule: of the step.
+        work: on them.
         platform: what it is compiled for: "cuda", "rocm" or "tpu".
         interpret: run the kernel as plain JAX operations instead, on any platform.
 
     Returns:
         The leaves after the step.
     """
-    step, block = functools.partial(step_tile, form=form, rule=rule), block_of(form)
+    block, all_scalars = block_of(form), scalars(work)
     assert block is not None
 
-    def on(leaf: Leaf, salts: jax.Array) -> Leaf:
+    def on(i: int, leaf: Leaf) -> Leaf:
         view = view_of(jnp.shape(leaf.param), block, platform)
-        return _call(step, view, leaf, (numbers, counts, salts), platform, interpret)
+        decays = any(term.decay is not None for term in work.terms(i))
+        own = all_scalars._replace(salts=all_scalars.salts[i], terms=all_scalars.terms[i])
+        return _call(functools.partial(step_tile, work.rule, decays), view, leaf, own, platform, interpret)
 
-    return [on(leaf, salts[i]) for i, leaf in enumerate(leaves)]
+    return tuple(on(i, leaf) for i, leaf in enumerate(work.leaves))
 
 
-def _call(
-    step: Callable[..., Leaf],
-    view: View,
-    leaf: Leaf,
-    scalars: tuple[jax.Array, jax.Array, jax.Array],
-    platform: str,
-    interpret: bool,
-) -> Leaf:
+def _call(step: Callable[..., Leaf], view: View, leaf: Leaf, scalars: Scalars, platform: str, interpret: bool) -> Leaf:
     shapes, per_block = _each(leaf, view.shape, view.blocks), _each(leaf, False, True)
     arrays = [jnp.reshape(x, shape) for x, shape in zip(jax.tree.leaves(leaf), shapes, strict=True)]
     specs = _each(leaf, view.elements(), view.numbers())
@@ -163,7 +154,7 @@ def _call(
         given = [[ref[i] for i in range(x.size)] for ref, x in zip(refs, scalars, strict=False)]
         before, after = refs[first : first + len(arrays)], refs[first + len(arrays) :]
         values = [view.read(ref, tile) if own else ref[...] for ref, own in zip(before, per_block, strict=True)]
-        new = jax.tree.leaves(step(treedef.unflatten(values), *given, places(view, tile)))
+        new = jax.tree.leaves(step(given, places(view, tile), treedef.unflatten(values)))
         for ref, x, own in zip(after, new, per_block[1:], strict=True):
             ref[...] = view.written(ref, x, tile) if own else x
 

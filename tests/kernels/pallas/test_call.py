@@ -8,8 +8,11 @@ import pytest
 from jax import export
 
 import adamx
-from adamx.kernels.layout import DITHERED, INT8, PLAIN, STOCHASTIC, Leaf
-from adamx.kernels.one_pass import one_pass
+from adamx.core.averages import averages_of, of_squares
+from adamx.core.leaf import PLAIN, STOCHASTIC, Leaf, Rule
+from adamx.core.step import Pass, Weights, take_step
+from adamx.kernels.execute import by_kernel
+from adamx.kernels.layout import DITHERED, INT8
 from adamx.kernels.pallas import call
 from adamx.kernels.pallas.call import block_of, pallas_form, pallas_kernel
 from adamx.kernels.pallas.compilers import PLATFORMS
@@ -55,11 +58,12 @@ def tree(seed, dtype, shapes):
 
 def interpreted(tx, platform):
     """`adamx.step` by the kernel of a platform, as plain operations."""
-    inner = getattr(tx.update, "inner", tx)
-    kernel, wrapping = pallas_kernel(platform, interpret=True), None if inner is tx else tx.update
+    kernel = functools.partial(by_kernel, pallas_kernel(platform, interpret=True))
 
     def step(params, state, gradients, offsets=None):
-        return one_pass(kernel, inner.update.recipe, wrapping, gradients, params, state, offsets)
+        extra = {} if offsets is None else {"dither_offset": offsets}
+        weights, state = take_step(tx, gradients, state, Weights(params), Pass(kernel, extra))
+        return weights.params, state
 
     return jax.jit(step)
 
@@ -84,7 +88,7 @@ def check(tx, platform, dtype, shapes, offsets=None):
 @pytest.mark.parametrize(("storage", "wrapper"), CASES)
 def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
-    tx = wrap(adamx.fused_adamw(RATE, 0.5, 0.5, weight_decay=0.5, **STORAGES[storage]))
+    tx = wrap(adamx.adamw(RATE, 0.5, 0.5, weight_decay=0.5, **STORAGES[storage]))
     check(tx, platform, dtype, {"matrix": (80, 256), "small": (2, 128)})
 
 
@@ -92,22 +96,21 @@ def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
 @pytest.mark.parametrize(("platform", "offset"), [("cuda", False), ("tpu", True)])
 def test_leaves_of_any_rank_and_their_shards(platform, offset):
     places = {name: tuple(range(256, 256 + len(shape))) for name, shape in SHAPES.items()} if offset else None
-    check(adamx.fused_adam(RATE, 0.5, 0.5, **INT8_MOMENTS), platform, "float32", SHAPES, places)
+    check(adamx.adam(RATE, 0.5, 0.5, **INT8_MOMENTS), platform, "float32", SHAPES, places)
 
 
 def test_hyperparameters_may_be_traced():
-    def step(kernel, rate, params, state):
-        tx = adamx.fused_adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS)
-        return one_pass(kernel, tx.update.recipe, None, params, params, state, None)
+    def step(rate, params, state):
+        return interpreted(adamx.adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS), "tpu")(params, state, params)
 
     params = tree(0, "float32", {"matrix": (128, 128)})
-    state = adamx.fused_adam(0.1, **INT8_MOMENTS).init(params)
-    got = jax.jit(functools.partial(step, pallas_kernel("tpu", interpret=True)))(RATE, params, state)[0]
+    state = adamx.adam(0.1, **INT8_MOMENTS).init(params)
+    got = jax.jit(step)(RATE, params, state)[0]
     x = params["matrix"]
     np.testing.assert_allclose(got["matrix"], x - RATE * x / (jnp.abs(x) + 1e-8), atol=1e-7)
 
 
-def leaf(shape=(128, 256), dtype="float32", mu="int8", nu="int8", blocks=(128, 128)):
+def leaf(shape=(128, 256), dtype="float32", mu="int8", nu="int8", blocks=(128, 128), behind=PLAIN):
     tx = adamx.adam(
         0.1,
         mu_dtype=Int8(blocks[0], 0) if mu == "int8" else mu,
@@ -119,16 +122,17 @@ def leaf(shape=(128, 256), dtype="float32", mu="int8", nu="int8", blocks=(128, 1
         Int8(size, 0) if kind == "int8" else Float(kind, stochastic=kind == "bfloat16")
         for kind, size in zip((mu, nu), blocks, strict=True)
     ]
-    return Leaf(params, params, None, moments.mu, moments.nu), tuple(codecs)
+    averages = averages_of(of_squares, 0.9, 0.999, None, None, False).replace(mu_codec=codecs[0], nu_codec=codecs[1])
+    return Leaf(params, params, None, moments.mu, moments.nu), Rule(averages, 1e-8, False, behind)
 
 
 def test_what_the_kernel_takes():
     for platform in CALLS:
-        form = pallas_form(*leaf(), PLAIN, platform)
+        form = pallas_form(*leaf(), platform)
         assert (form.mu, form.nu, block_of(form)) == ((INT8, 128), (INT8, 128), 128)
-        assert pallas_form(*leaf(mu="bfloat16", nu="bfloat16"), PLAIN, platform).nu[0] == DITHERED
-        assert pallas_form(*leaf(mu="float32"), PLAIN, platform) is not None
-        assert pallas_form(*leaf(dtype="bfloat16"), STOCHASTIC, platform) is not None
+        assert pallas_form(*leaf(mu="bfloat16", nu="bfloat16"), platform).nu[0] == DITHERED
+        assert pallas_form(*leaf(mu="float32"), platform) is not None
+        assert pallas_form(*leaf(dtype="bfloat16", behind=STOCHASTIC), platform) is not None
 
 
 @pytest.mark.parametrize(
@@ -145,20 +149,20 @@ def test_what_the_kernel_takes():
 )
 def test_what_is_left_to_xla(arguments):
     for platform in CALLS:
-        assert pallas_form(*leaf(**arguments), PLAIN, platform) is None
+        assert pallas_form(*leaf(**arguments), platform) is None
 
 
 def test_what_a_tpu_leaves_to_xla():
     for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}):
-        assert pallas_form(*leaf(**arguments), PLAIN, "cuda") is not None
-        assert pallas_form(*leaf(**arguments), PLAIN, "tpu") is None
+        assert pallas_form(*leaf(**arguments), "cuda") is not None
+        assert pallas_form(*leaf(**arguments), "tpu") is None
 
 
 @pytest.mark.parametrize("platform", CALLS)
 @pytest.mark.parametrize(("storage", "wrapper"), [case for case in CASES if case[0] != "narrow int8"])
 def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
-    tx = wrap(adamx.fused_adamw(1e-3, **STORAGES[storage]))
+    tx = wrap(adamx.adamw(1e-3, **STORAGES[storage]))
     shapes = {"two": (64, 512), "three": (3, 40, 256), **OUTSIDE}
     params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
     step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p), donate_argnums=(0, 1))
@@ -177,7 +181,7 @@ def test_without_a_device_or_a_compiler_xla_does_the_work(platform, monkeypatch)
     def missing(*_, **__):
         raise NotImplementedError("no such compiler\nand more")
 
-    tx, params = adamx.fused_adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
+    tx, params = adamx.adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
     step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
     monkeypatch.setattr(call, "options_for", missing)
     call._problem.cache_clear()
@@ -192,7 +196,7 @@ def test_without_a_device_or_a_compiler_xla_does_the_work(platform, monkeypatch)
 
 
 def test_without_a_gpu_at_hand_a_program_for_one_lowers():
-    tx, params = adamx.fused_adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
+    tx, params = adamx.adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
     step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
     for platform, target in CALLS.items():
         text = step.trace(params, tx.init(params)).lower(lowering_platforms=(platform,)).as_text()
@@ -200,7 +204,7 @@ def test_without_a_gpu_at_hand_a_program_for_one_lowers():
 
 
 def test_float32_moments_are_left_to_xla():
-    tx, params = adamx.fused_adam(1e-3), jnp.ones((256, 256))
+    tx, params = adamx.adam(1e-3), jnp.ones((256, 256))
     step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
     for platform, target in CALLS.items():
         text = step.trace(params, tx.init(params)).lower(lowering_platforms=(platform,)).as_text()
@@ -209,7 +213,7 @@ def test_float32_moments_are_left_to_xla():
 
 @pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX keeps shard_map elsewhere")
 def test_inside_shard_map_the_kernel_works_on_the_shards():
-    tx, spec = adamx.fused_adam(1e-3, **INT8_MOMENTS), jax.sharding.PartitionSpec("data")
+    tx, spec = adamx.adam(1e-3, **INT8_MOMENTS), jax.sharding.PartitionSpec("data")
     mesh, params = jax.sharding.Mesh(jax.devices()[:1], ("data",)), jnp.ones((256, 256))
 
     def step(p):
@@ -223,7 +227,7 @@ def test_inside_shard_map_the_kernel_works_on_the_shards():
 
 
 def test_lowered_for_several_platforms_at_once_xla_does_the_work():
-    tx, params = adamx.fused_adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
+    tx, params = adamx.adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
     step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
     text = step.trace(params, tx.init(params)).lower(lowering_platforms=("cuda", "tpu")).as_text()
     assert not any(call in text for call in CALLS.values())

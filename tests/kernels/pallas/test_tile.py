@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import adamx
-from adamx.kernels.layout import MASTER, PLAIN, STOCHASTIC, Leaf, Rule, form_of
+from adamx.core.averages import averages_of, of_squares
+from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import places, view_of
 from adamx.storage import Float, Int8
@@ -36,10 +37,12 @@ def normal(seed, dtype="float32"):
 def stepped(codecs, leaf, count, *, b1=0.5, b2=0.5, weights=PLAIN, known=(False, False), decay=0.0):
     nesterov, precise = known
     given = [1 - b1**count, 1 - b2**count, 1 - b1 ** (count + 1)]
-    numbers = jnp.asarray([b1, 1 - b1, b2, 1 - b2, *given, 1e-8, 0.0, -0.125, decay], jnp.float32)
-    rule = Rule(0.5 if precise else jnp.float32(b1), 0.5 if precise else jnp.float32(b2), nesterov, precise)
-    counts, decays = (jnp.uint32(count), jnp.uint32(count)), jnp.uint32(1)
-    return step_tile(leaf, numbers, counts, [*SALTS, decays], WHERE, form_of(leaf, codecs, weights), rule)
+    numbers = jnp.asarray([b1, 1 - b1, b2, 1 - b2, *given, 1e-8, 0.0, 1.0], jnp.float32)
+    averages = averages_of(of_squares, 0.5, 0.5, None, None, precise).replace(mu_codec=codecs[0], nu_codec=codecs[1])
+    averages = averages if precise else averages.replace(b1=None, b2=None)
+    rule, counts = Rule(averages, None, nesterov, weights), (jnp.uint32(count), jnp.uint32(count))
+    scalars = (numbers, counts, [*SALTS, jnp.uint32(1)], (jnp.float32(-0.125), -0.125 * decay))
+    return step_tile(rule, True, scalars, WHERE, leaf)
 
 
 @pytest.mark.parametrize("rule", ["adam", "nesterov", "precise", "decay"])

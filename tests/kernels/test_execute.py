@@ -10,7 +10,7 @@ import pytest
 
 import adamx
 from adamx.storage import Int8
-from tests.backends import differing, jitted, needs_kernel, ulps
+from tests.backends import composed, differing, jitted, needs_kernel, ulps
 
 pytestmark = needs_kernel
 
@@ -35,7 +35,7 @@ def taken(tx, params):
 
 
 def test_leaves_of_one_tree_go_both_ways():
-    tx = adamx.fused_adam(0.125)
+    tx = adamx.adam(0.125)
     assert taken(tx, MIXED) == ([101, 102, 103], 3)
     got, state = jitted(tx)(MIXED, tx.init(MIXED), MIXED)
     for name, x in got.items():
@@ -46,20 +46,19 @@ def test_leaves_of_one_tree_go_both_ways():
 
 def test_codecs_that_the_kernel_does_not_know_are_left_to_xla():
     params = {"coded": jnp.ones((2, 128)), "small": jnp.ones((2, 8))}
-    assert taken(adamx.fused_adam(0.1, nu_dtype=Int8(24, 16)), params)[0] == [8]
-    assert taken(adamx.fused_adam(0.1, nu_dtype=Int8(32, 16)), params)[0] == [8, 128]
-    assert taken(adamx.fused_adam(0.1, mu_dtype="float16", nu_dtype="float16"), params) == ([], 0)
+    assert taken(adamx.adam(0.1, nu_dtype=Int8(24, 16)), params)[0] == [8]
+    assert taken(adamx.adam(0.1, nu_dtype=Int8(32, 16)), params)[0] == [8, 128]
+    assert taken(adamx.adam(0.1, mu_dtype="float16", nu_dtype="float16"), params) == ([], 0)
 
 
 def test_leaves_of_one_form_share_a_call():
-    assert taken(adamx.fused_adam(0.1), [jnp.ones((2, 3 + i)) for i in range(32)]) == (list(range(3, 35)), 1)
-    assert taken(adamx.fused_adam(0.1), [jnp.ones((2, 3 + i)) for i in range(33)])[1] == 2
+    assert taken(adamx.adam(0.1), [jnp.ones((2, 3 + i)) for i in range(32)]) == (list(range(3, 35)), 1)
+    assert taken(adamx.adam(0.1), [jnp.ones((2, 3 + i)) for i in range(33)])[1] == 2
 
 
-def both(optimizer, params, count=4):
+def both(tx, params, count=4):
     """(got, expected, params) of each step, all from what XLA's step before left; squares of gradients are exact."""
-    tx, plain = optimizer(backend="auto"), optimizer(backend="xla")
-    state, steps = tx.init(params), (jitted(tx), jitted(plain))
+    state, steps = tx.init(params), (jitted(tx), composed(tx))
     for t in range(count):
         random = np.random.default_rng(t)
         normal = [jnp.asarray(random.standard_normal(x.shape), jnp.bfloat16) for x in jax.tree.leaves(params)]
@@ -83,10 +82,7 @@ PARAMS = {"decays": jnp.linspace(1, 2, 77), "stays": {"a": jnp.linspace(1, 2, 78
     ids=["schedule of the rate", "schedule of the decay", "mask", "function for a mask"],
 )
 def test_schedules_and_masks_reach_the_kernel(arguments):
-    def optimizer(backend):
-        return adamx.fused_adamw(b1=0.5, b2=0.5, backend=backend, **arguments)
-
-    for got, expected, before in both(optimizer, PARAMS):
+    for got, expected, before in both(adamx.adamw(b1=0.5, b2=0.5, **arguments), PARAMS):
         assert differing(got[1], expected[1]) == []
         for p, q, old in zip(*map(jax.tree.leaves, (got[0], expected[0], before)), strict=True):
             assert ulps(p, q, old) <= 2
@@ -94,7 +90,7 @@ def test_schedules_and_masks_reach_the_kernel(arguments):
 
 def test_a_mask_of_the_kernel_spares_what_it_names():
     zero = jax.tree.map(jnp.zeros_like, PARAMS)
-    tx = adamx.fused_adamw(0.5, weight_decay=0.5, mask={"decays": True, "stays": {"a": False, "b": True}})
+    tx = adamx.adamw(0.5, weight_decay=0.5, mask={"decays": True, "stays": {"a": False, "b": True}})
     got, _ = jitted(tx)(PARAMS, tx.init(PARAMS), zero)
     expected = {
         "decays": 0.75 * PARAMS["decays"],

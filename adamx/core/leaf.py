@@ -1,0 +1,202 @@
+"""Algorithm 1 on one leaf, from gradient to parameter: what every executor of a step does."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adamx import numerics
+from adamx.core.averages import Averages
+from adamx.numerics import Scalar
+from adamx.storage.codec import is_half
+from adamx.storage.dither import Thresholds
+from adamx.storage.rounding import sum_to_bfloat16, to_narrow
+from adamx.storage.split import join, split, widen
+from adamx.trees import result_dtype
+
+PLAIN, MASTER, STOCHASTIC = range(3)
+"""What a half-precision parameter has behind it: nothing, a float32 weight, or a dither."""
+
+
+class Leaf(NamedTuple):
+    """What belongs to one leaf of the parameters.
+
+    Attributes:
+        gradient: an array of the parameter's shape; None after the step.
+        param: the parameter.
+        remainder: what its float32 weight has beyond it, see `with_master_weights`; None where there is nothing.
+        mu: m as it is stored.
+        nu: v as it is stored.
+    """
+
+    gradient: Any
+    param: Any
+    remainder: Any
+    mu: Any
+    nu: Any
+
+
+class Numbers(NamedTuple):
+    """The scalars of a step, in float32, or float64 under x64.
+
+    Attributes:
+        factor: what gradients are multiplied by first; None: nothing.
+        b1: β1.
+        b2: β2.
+        weight1: 1-β1^t.
+        weight2: 1-β2^t.
+        weight1_next: 1-β1^(t+1).
+        eps: ε.
+        eps_root: ε_root.
+        moments_step: the clock of the moments' dither, uint32.
+        params_step: the clock of the parameters' dither, uint32.
+    """
+
+    factor: Any
+    b1: Any
+    b2: Any
+    weight1: Any
+    weight2: Any
+    weight1_next: Any
+    eps: Any
+    eps_root: Any
+    moments_step: Any
+    params_step: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rule:
+    """What is known of a step when it is compiled.
+
+    Attributes:
+        averages: lines 7 and 8; a decay rate that is an array is None there.
+        eps: ε, or None if it is an array.
+        nesterov: whether m looks one step ahead.
+        behind: PLAIN, MASTER or STOCHASTIC.
+    """
+
+    averages: Averages
+    eps: float | None
+    nesterov: bool
+    behind: int
+
+    def with_numbers(self, numbers: Numbers) -> tuple[Averages, Scalar, Scalar]:
+        """The averages and ε with the numbers of the step in the place of what is not known; and β1."""
+        known: Any = self.averages
+        b1, b2 = (numbers.b1 if known.b1 is None else known.b1), (numbers.b2 if known.b2 is None else known.b2)
+        eps = numbers.eps if self.eps is None else self.eps
+        return known.replace(b1=b1, b2=b2), eps, b1
+
+
+class Term(NamedTuple):
+    """What one stage behind the direction u does to it on one leaf: `u + decay θ`, then `scale u`; None: nothing."""
+
+    decay: Scalar | None = None
+    scale: Scalar | None = None
+
+
+def step_leaf(
+    rule: Rule, numbers: Numbers, leaf: Leaf, terms: Sequence[Term], of_moments: Thresholds, of_param: Thresholds
+) -> Leaf:
+    """A leaf after the step.
+
+    Kingma & Ba (2015), arXiv 1412.6980, Algorithm 1, lines 5 to 12, with what stands behind line 11 in the chain.
+
+    Args:
+        rule: what is known.
+        numbers: of the step.
+        leaf: before the step.
+        terms: of the stages behind the direction, in their order: weight decay, learning rate, a factor by path.
+        of_moments: the dither of the moments.
+        of_param: the dither of the parameter.
+    """
+    averages, eps, b1 = rule.with_numbers(numbers)
+    g = leaf.gradient if numbers.factor is None else scaled(numbers.factor, leaf.gradient)
+    m, v, mu, nu = averages.step(g, leaf.mu, leaf.nu, of_moments if averages.draws else None)  # lines 7 and 8
+    u = direction(rule, numbers, m, v, g, b1, eps)  # lines 9 to 11
+    start = weight_behind(leaf.param, leaf.remainder)
+    for term in terms:
+        u = behind_direction(term, u, start)
+    param, remainder = land(rule.behind, leaf.param, leaf.remainder, start, u, of_param)
+    return Leaf(None, param, remainder, mu, nu)
+
+
+def direction(rule: Rule, numbers: Numbers, m: jax.Array, v: jax.Array, g: Any, b1: Scalar, eps: Scalar) -> jax.Array:
+    """Lines 9 to 11 of Algorithm 1, without the α; with Nesterov's momentum in the place of line 9."""
+    real = numerics.real_dtype(m.dtype)
+    weight1, weight2, following = (w.astype(real) for w in (numbers.weight1, numbers.weight2, numbers.weight1_next))
+    b1, eps, eps_root = (numerics.as_scalar(x, real) for x in (b1, eps, numbers.eps_root))
+    m_hat = (
+        numerics.divide(m, weight1)
+        if not rule.nesterov
+        else numerics.look_ahead(b1, numerics.divide(m, following), numerics.divide(jnp.asarray(g, m.dtype), weight1))
+    )
+    return numerics.direction(m_hat, v / weight2, eps, eps_root)
+
+
+def scaled(factor: Scalar, x: Any) -> jax.Array:
+    """An array times a real number, in float32 or wider."""
+    wide = jnp.asarray(x, numerics.compute_dtype(jnp.result_type(x)))
+    return numerics.as_scalar(factor, numerics.real_dtype(wide.dtype)) * wide
+
+
+def behind_direction(term: Term, u: Any, start: Any) -> Any:
+    """What a stage makes of an update, see `Term`."""
+    if term.decay is not None:
+        dtype = result_dtype(u, start)
+        u = jnp.asarray(u, dtype) + numerics.as_scalar(term.decay, numerics.real_dtype(dtype)) * jnp.asarray(
+            start, dtype
+        )
+    return u if term.scale is None else scaled(term.scale, u)
+
+
+def to_float32(x: Any) -> jax.Array:
+    """Half precision as float32, exactly; anything wider as it is."""
+    dtype = jnp.result_type(x)
+    if dtype == jnp.bfloat16:
+        return widen(jnp.asarray(x))
+    return jnp.asarray(x, jnp.float32) if is_half(dtype) else jnp.asarray(x)
+
+
+def weight_behind(p: Any, remainder: Any = None) -> jax.Array:
+    """The float32 weight behind a parameter; the parameter itself where something else has set it since."""
+    if remainder is None:
+        return to_float32(p)
+    p, remainder = jnp.asarray(p), jnp.asarray(remainder)
+    if p.dtype == jnp.bfloat16:
+        return join(p, remainder)
+    return jnp.where(_bits(remainder.astype(p.dtype)) == _bits(p), remainder, p.astype(remainder.dtype))
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    """The bits of a narrow number: a compiler may skip a rounding and its way back, but not this."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint8)
+
+
+def land(behind: int, p: Any, remainder: Any, start: jax.Array, u: Any, walk: Thresholds) -> tuple[jax.Array, Any]:
+    """The parameter after an update, and what remains behind it.
+
+    Args:
+        behind: PLAIN, MASTER or STOCHASTIC; a leaf of float32 or wider has nothing behind it.
+        p: the parameter before.
+        remainder: of a MASTER.
+        start: its weight.
+        u: what is added to the weight.
+        walk: the dither of a STOCHASTIC one.
+    """
+    p, dtype = jnp.asarray(p), result_dtype(start, u)
+    if behind == MASTER and remainder is not None:
+        moved = (start + u).astype(jnp.float32)
+        if p.dtype != jnp.bfloat16:
+            return jax.lax.optimization_barrier(moved.astype(p.dtype)), moved
+        upper, lower = split(moved)
+        finite = jnp.abs(widen(upper)) < jnp.inf  # what rounds to infinity has no finite weight behind it
+        return upper, jnp.where(finite, lower, jnp.zeros_like(lower))
+    if behind == STOCHASTIC and is_half(p.dtype):
+        bits = walk.thresholds(p.shape)
+        if p.dtype == jnp.bfloat16:
+            return sum_to_bfloat16(start, jnp.asarray(u, jnp.float32), bits), None
+        return to_narrow(start + jnp.asarray(u, jnp.float32), p.dtype, bits), None
+    return (jnp.asarray(start, dtype) + jnp.asarray(u, dtype)).astype(p.dtype), None

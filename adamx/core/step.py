@@ -1,0 +1,222 @@
+"""The step protocol: how a transformation takes gradients to parameters, where `update` takes them to updates.
+
+A step runs from the outside in. A chain puts into the `Pass` what its stages do to gradients and updates, a wrapper
+puts into the `Weights` what is behind the parameters, and each calls the step of what it wraps. The optimizer at the
+core then knows all that one pass over memory needs, and hands it to the executor: a kernel, or XLA.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core.leaf import MASTER, PLAIN, Leaf, behind_direction, land, scaled, to_float32, weight_behind
+from adamx.core.work import Tail, Work
+from adamx.numerics import Scalar
+from adamx.storage.codec import HALF_BITS, is_half
+from adamx.storage.dither import PARAMETER, Walk, walks
+from adamx.trees import Tree, check_arrays, map_leaves, widened
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["params", "remainder", "count"], meta_fields=["behind", "seed"]
+)
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters, with what is behind those of half precision.
+
+    Attributes:
+        params: a tree of arrays.
+        remainder: for MASTER, what the float32 weights have beyond the parameters, see `MasterWeightsState`.
+        count: for STOCHASTIC, the clock of the dither, a uint32 scalar.
+        behind: PLAIN, MASTER or STOCHASTIC.
+        seed: for STOCHASTIC, of the dither.
+    """
+
+    params: Tree
+    remainder: Tree = None
+    count: Any = None
+    behind: int = PLAIN
+    seed: int = 0
+
+    def wide(self) -> Tree:
+        """The float32 weights behind the parameters."""
+        if self.behind == PLAIN:
+            return self.params
+
+        def weight(p: Any, remainder: Any = None) -> tuple[jax.Array]:
+            return (weight_behind(p, remainder),)
+
+        return map_leaves(weight, 1, self.params, *([self.remainder] if self.behind == MASTER else []))[0]
+
+    def replace(self, **changes: Any) -> "Weights":
+        """The same with other fields."""
+        return dataclasses.replace(self, **changes)
+
+
+Execute = Callable[[Work], tuple[Leaf, ...]]
+"""Takes all leaves through a step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What a step is told on its way in.
+
+    Attributes:
+        execute: takes all leaves through the step.
+        extra: the extra arguments of `adamx.step`, for `update` and the dither.
+        factor: what gradients are multiplied by, a float32 scalar; None: nothing.
+        tails: what the stages behind the optimizer do, in their order.
+    """
+
+    execute: Execute
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    factor: Scalar | None = None
+    tails: tuple[Tail, ...] = ()
+
+    def replace(self, **changes: Any) -> "Pass":
+        """The same with other fields."""
+        return dataclasses.replace(self, **changes)
+
+
+Step = Callable[[Tree, Any, Weights, Pass], tuple[Weights, Any]]
+"""From gradients, state, weights and pass to weights and state."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Update:
+    """The `update` of a transformation, with how it takes part in a step.
+
+    An optimizer stays optax's plain pair of functions: `jax.tree.map`, `copy.deepcopy`, `_replace`, `eqx.filter_jit`
+    and cloudpickle take the pair as they take every other one, and what it knows goes along. Like a function it is
+    hashed by identity, and a copy of it is itself.
+
+    Attributes:
+        function: the update.
+        step: the whole step, for an optimizer or a wrapper of one; None: `update` and `apply_updates`.
+        factor: for a stage before the optimizer that multiplies all gradients by one number: from gradients, its state
+            and the factor so far to the new factor and its state.
+        tail: for a stage behind the optimizer that adds decay or scales: from its state and the weights to what it
+            does and its state.
+        why: why the step is not one pass; "" if it is one, or if there is none.
+    """
+
+    function: Callable[..., tuple[Any, optax.OptState]]
+    step: Step | None = None
+    factor: Callable[[Tree, Any, Scalar | None], tuple[Scalar, Any]] | None = None
+    tail: Callable[[Any, Weights], tuple[Tail, Any]] | None = None
+    why: str = ""
+
+    def __call__(
+        self, updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, optax.OptState]:
+        """Calls the function."""
+        return self.function(updates, state, params, **extra_args)
+
+    def __copy__(self) -> "Update":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Update":
+        return self
+
+
+UNSAID = "it does not say how it steps"
+
+
+def about(tx: optax.GradientTransformation) -> Any:
+    """What a transformation says of its step: its `update`, or an `Update` that says nothing."""
+    return tx.update if isinstance(tx.update, Update) else Update(tx.update, why=UNSAID)
+
+
+def take_step(
+    tx: optax.GradientTransformation, gradients: Tree, state: Any, weights: Weights, told: Pass
+) -> tuple[Weights, Any]:
+    """The step of any transformation: its own, or `update` and `apply_updates`.
+
+    Args:
+        tx: any transformation.
+        gradients: a tree of the parameters' structure and shapes.
+        state: of `tx`.
+        weights: the parameters, and what is behind them.
+        told: what is around `tx`.
+
+    Returns:
+        Weights and state after the step.
+    """
+    step = about(tx).step
+    return composed_step(tx, gradients, state, weights, told) if step is None else step(gradients, state, weights, told)
+
+
+def composed_step(
+    tx: optax.GradientTransformation, gradients: Tree, state: Any, weights: Weights, told: Pass
+) -> tuple[Weights, Any]:
+    """The step by `update` and `apply_updates`."""
+    check_arrays("parameter", weights.params)
+    updates, state = composed_update(tx, gradients, state, weights, told)
+    return landed(weights, updates, told), state
+
+
+def composed_update(
+    tx: optax.GradientTransformation, gradients: Tree, state: Any, weights: Weights, told: Pass
+) -> tuple[Tree, Any]:
+    """What `tx.update` gives of gradients times the factor, in the precision of the weights or wider."""
+    plain = weights.behind == PLAIN
+    gradients = widened(gradients, weights.params) if plain else _of_leaves(to_float32, gradients)
+    if told.factor is not None:
+        gradients = _of_leaves(functools.partial(_multiplied, told.factor), gradients)
+    return optax.with_extra_args_support(tx).update(gradients, state, weights.wide(), **told.extra)
+
+
+def _of_leaves(f: Callable[[Any], jax.Array], tree: Tree) -> Tree:
+    def formula(x: Any) -> tuple[jax.Array]:
+        return (f(x),)
+
+    return map_leaves(formula, 1, tree)[0]
+
+
+def _multiplied(factor: Scalar, g: Any) -> jax.Array:
+    return scaled(factor, g).astype(jnp.result_type(g))
+
+
+def landed(weights: Weights, updates: Tree, told: Pass) -> Weights:
+    """The weights after updates, which go through what stands behind the optimizer first."""
+    for tail in told.tails:
+        found, treedef = jax.tree.flatten(updates)
+        starts = treedef.flatten_up_to(weights.wide())
+        moved = [behind_direction(tail.on(i), u, start) for i, (u, start) in enumerate(zip(found, starts, strict=True))]
+        updates = treedef.unflatten(moved)
+    if weights.behind == PLAIN:
+        return weights.replace(params=_apply_updates(weights.params, updates))
+    columns = [updates, _walks(weights, told)]
+    if weights.behind == MASTER:
+        columns.append(weights.remainder)
+    params, remainder = map_leaves(functools.partial(_land, weights.behind), 2, weights.params, *columns)
+    return weights.replace(params=params, remainder=remainder if weights.behind == MASTER else None)
+
+
+def _walks(weights: Weights, told: Pass) -> Tree:
+    count = jnp.uint32(0) if weights.count is None else weights.count
+    return walks(weights.params, count, PARAMETER, (weights.seed,), told.extra.get("dither_offset"))
+
+
+def _land(behind: int, p: Any, u: Any, walk: Walk, remainder: Any = None) -> tuple[jax.Array, Any]:
+    return land(behind, p, remainder, weight_behind(p, remainder), u, walk)
+
+
+def _apply_updates(params: Tree, updates: Tree) -> Tree:
+    """`optax.apply_updates`, which has no sum for float8 parameters: theirs is taken in float32 and rounded."""
+
+    def summable(p: Any) -> Any:
+        dtype = getattr(p, "dtype", int)
+        return p.astype(jnp.float32) if is_half(dtype) and jnp.finfo(dtype).bits < HALF_BITS else p
+
+    def rounded(p: Any, moved: Any) -> Any:
+        return moved.astype(p.dtype) if hasattr(p, "dtype") else moved
+
+    with jax.numpy_dtype_promotion("standard"):  # a sum of a half-precision parameter and a float32 update is meant
+        moved = optax.apply_updates(jax.tree.map(summable, params), updates)
+    return jax.tree.map(rounded, params, moved)

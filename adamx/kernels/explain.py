@@ -1,0 +1,185 @@
+"""`explain`: which way a step takes, leaf by leaf, and why."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from adamx.core.leaf import Leaf
+from adamx.core.step import UNSAID, Pass, Update, Weights, about, take_step
+from adamx.core.work import Work
+from adamx.footprint import state_bytes
+from adamx.kernels import native
+from adamx.kernels.backend import accelerator_kernel, backend
+from adamx.kernels.call import NATIVE
+from adamx.kernels.execute import forms_of
+from adamx.kernels.layout import Kernel
+from adamx.trees import named_leaves
+from adamx.variables import bare
+
+
+class LeafStep(NamedTuple):
+    """How one leaf of the parameters steps.
+
+    Attributes:
+        path: of the leaf.
+        shape: of the parameter.
+        dtype: of the parameter.
+        executor: "native", "pallas", "xla", or "composed": `update` and `apply_updates`.
+        why: why it is not a kernel; "" if it is.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    executor: str
+    why: str
+
+
+class Explanation(NamedTuple):
+    """How an optimizer steps. Printed, it is a table.
+
+    Attributes:
+        leaves: of the parameters, in their order.
+        one_pass: whether `adamx.step` makes one pass over memory.
+        why: why it does not; "" if it does.
+        state_bytes: of the whole state.
+    """
+
+    leaves: tuple[LeafStep, ...]
+    one_pass: bool
+    why: str
+    state_bytes: int
+
+    def __str__(self) -> str:
+        rows = [("leaf", "shape", "dtype", "executor", "why not a kernel"), *(_row(leaf) for leaf in self.leaves)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        parameters = sum(int(np.prod(leaf.shape)) for leaf in self.leaves)
+        passes = "one pass over memory" if self.one_pass else f"update and apply_updates: {self.why}"
+        each = f", {self.state_bytes / parameters:.2f} a parameter" if parameters else ""
+        return "\n".join([*lines, f"{passes}; {self.state_bytes:,} bytes of state{each}"])
+
+
+def _row(leaf: LeafStep) -> tuple[str, ...]:
+    why = "" if leaf.executor == "composed" else leaf.why  # the last line says it
+    return leaf.path, "x".join(map(str, leaf.shape)) or "scalar", leaf.dtype, leaf.executor, why
+
+
+def explain(tx: optax.GradientTransformation, params: optax.Params, platform: str = "cpu") -> Explanation:
+    """Which way `adamx.step` takes with an optimizer, leaf by leaf, and why.
+
+    Nothing is computed: the step is traced with shapes alone. Gradients are taken to be of the parameters' dtypes.
+
+    Args:
+        tx: any transformation.
+        params: the parameters, or their `jax.ShapeDtypeStruct`.
+        platform: "cpu", "cuda", "rocm" or "tpu".
+
+    Returns:
+        An `Explanation`; print it.
+
+    Raises:
+        ValueError, TypeError: as `tx.init` and `adamx.step` do; another platform.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> params = {"w": jnp.zeros((512, 512)), "b": jnp.zeros(512)}
+        >>> found = adamx.explain(adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3)), params)
+        >>> found.one_pass, found.state_bytes
+        (True, 2101252)
+        >>> adamx.explain(optax.chain(optax.clip(1.0), adamx.adamw(1e-3)), params).why
+        'optax.chain or another wrapper hides the one pass of adamx: use adamx.chain and the wrappers of adamx'
+    """
+    kernel, problem = _kernel(platform)
+    shapes = jax.eval_shape(lambda: bare(params))
+    state = jax.eval_shape(tx.init, shapes)
+    found: list[tuple[str, str]] = []
+
+    def note(work: Work) -> tuple[Leaf, ...]:
+        forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
+        found[:] = [
+            ("xla", problem or _why_not(kernel, work, leaf)) if form is None else (_name(platform), "")
+            for leaf, form in zip(work.leaves, forms, strict=True)
+        ]
+        return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
+
+    def step(gradients: Any, state: Any, params: Any) -> Any:
+        return take_step(tx, gradients, bare(state), Weights(params), Pass(note))[0].params
+
+    jax.eval_shape(step, shapes, state, shapes)
+    names = named_leaves(shapes)
+    why = "" if found else why_composed(tx)
+    ways = found if len(found) == len(names) else [("composed", why)] * len(names)
+    leaves = [
+        LeafStep(name, tuple(x.shape), str(x.dtype), *way) for (name, x), way in zip(names.items(), ways, strict=True)
+    ]
+    return Explanation(tuple(leaves), not why, why, state_bytes(state).total)
+
+
+def _name(platform: str) -> str:
+    return "native" if platform == "cpu" else "pallas"
+
+
+def _kernel(platform: str) -> tuple[Kernel | None, str]:
+    """The kernel of a platform, or None and why there is none."""
+    backend(platform)  # raises for another platform
+    if platform != "cpu":
+        return accelerator_kernel(platform)
+    found = native.backend()
+    return (NATIVE, "") if found.name == "native" else (None, found.detail)
+
+
+def _why_not(kernel: Kernel | None, work: Work, leaf: Leaf) -> str:
+    """Why XLA takes a leaf for which there is a kernel."""
+    if kernel is not None and kernel.form_of(leaf, work.rule) is not None:
+        return "small: XLA's own loop is as fast"
+    if work.rule.averages.dithers_sum:
+        return "β2 this close to 1 dithers the sum of v"
+    return "the kernel does not take this shape, dtype or storage"
+
+
+HIDDEN = "optax.chain or another wrapper hides the one pass of adamx: use adamx.chain and the wrappers of adamx"
+
+
+def why_composed(tx: optax.GradientTransformation) -> str:
+    """Why a transformation has no step of one pass."""
+    return HIDDEN if hides_one_pass(tx) else about(tx).why
+
+
+def hides_one_pass(tx: optax.GradientTransformation) -> bool:
+    """Whether there is a transformation with a step of one pass inside one that does not say how it steps."""
+    if about(tx).why != UNSAID:
+        return False
+    return any(update.step is not None and not update.why for update in _updates_in(tx.update, set()))
+
+
+def _updates_in(node: Any, seen: set[int]) -> Iterator[Update]:
+    """The updates that a function holds: in its closure, in what it is bound to, in tuples and dicts of these."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, Update):
+        yield node
+        node = node.function
+    held: list[Any] = []
+    if isinstance(node, tuple | list):
+        held = list(node)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    elif isinstance(node, dict):
+        held = list(node.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    else:
+        held = [cell.cell_contents for cell in getattr(node, "__closure__", None) or () if _is_filled(cell)]
+        held += [getattr(node, name) for name in ("__self__", "func", "args", "__wrapped__") if hasattr(node, name)]
+        bound = getattr(node, "__self__", None)
+        held += list(vars(bound).values()) if hasattr(bound, "__dict__") and not isinstance(bound, type) else []
+    for one in held:
+        yield from _updates_in(one, seen)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False

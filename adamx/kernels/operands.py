@@ -1,0 +1,77 @@
+"""The scalars of a step as the kernels take them: few arrays, whatever the number of leaves."""
+
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adamx.core.work import Work
+from adamx.storage.dither import place
+
+
+class Scalars(NamedTuple):
+    """What a kernel reads beside the leaves.
+
+    Attributes:
+        numbers: 10 of the step, float32: β1, 1-β1, β2, 1-β2, the three weights of `Numbers`, ε, ε_root, the factor.
+        counts: the clocks of the moments' and the parameters' dither, uint32.
+        salts: 3 of each leaf, uint32: where the dither of its moments and its parameter begins, and whether it decays.
+        terms: 2 of each leaf, float32: what its direction is multiplied by, and what its weight is, if it decays.
+    """
+
+    numbers: jax.Array
+    counts: jax.Array
+    salts: jax.Array
+    terms: jax.Array
+
+
+def scalars(work: Work) -> Scalars:
+    """The scalars of a step on these leaves."""
+    n, averages = work.numbers, cast(Any, work.rule.averages)
+    rests = [1 - (b if known is None else known) for b, known in ((n.b1, averages.b1), (n.b2, averages.b2))]
+    factor = 1.0 if n.factor is None else n.factor
+    values = [n.b1, rests[0], n.b2, rests[1], n.weight1, n.weight2, n.weight1_next, n.eps, n.eps_root, factor]
+    numbers = jnp.stack([jnp.asarray(value).astype(jnp.float32) for value in values])
+    return Scalars(numbers, jnp.stack([n.moments_step, n.params_step]), _salts(work), _terms(work))
+
+
+def _decays(work: Work, i: int) -> bool:
+    return any(term.decay is not None for term in work.terms(i))
+
+
+def _salts(work: Work) -> jax.Array:
+    rows = [[*salts, _decays(work, i)] for i, salts in enumerate(work.salts)]
+    if work.offsets is None:
+        return jnp.asarray(np.array(rows, np.uint32).reshape(-1, 3))
+    moved = [
+        jnp.stack([place(np.uint32(moments), at), place(np.uint32(param), at), jnp.uint32(decays)])
+        for (moments, param, decays), at in zip(rows, work.offsets, strict=True)
+    ]
+    return jnp.stack(moved)
+
+
+def _terms(work: Work) -> jax.Array:
+    """What stands behind the direction, as one multiple of it and one of the weight; leaves alike share a row."""
+    kinds: dict[tuple[tuple[bool, int | None], ...], int] = {}
+    rows: list[jax.Array] = []
+    which: list[int] = []
+    for i in range(len(work.leaves)):
+        kind = tuple((tail.on(i).decay is not None, tail.which[i] if tail.which else None) for tail in work.tails)
+        if kind not in kinds:
+            kinds[kind] = len(rows)
+            rows.append(_row(work, i))
+        which.append(kinds[kind])
+    found = jnp.stack(rows)
+    return found[np.array(which)] if len(rows) > 1 else jnp.broadcast_to(found, (len(which), 2))
+
+
+def _row(work: Work, i: int) -> jax.Array:
+    scale, decay = jnp.float32(1), jnp.float32(0)
+    for term in work.terms(i):
+        if term.decay is not None:
+            decay = decay + jnp.asarray(term.decay).astype(jnp.float32)
+        if term.scale is not None:
+            by = jnp.asarray(term.scale).astype(jnp.float32)
+            scale, decay = scale * by, decay * by
+    return jnp.stack([scale, decay])

@@ -1,0 +1,57 @@
+"""Nesterov's momentum, Dozat (2016): the stage that makes NAdam of Adam."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import numerics
+from adamx.core.composition import no_state
+from adamx.core.correction import correct
+from adamx.core.message import Weight, check_is_moments
+from adamx.core.state import increment
+from adamx.trees import map_leaves
+
+
+def nesterov() -> optax.GradientTransformationExtraArgs:
+    """Looks one step ahead with m, between stage 1 and stage 2.
+
+    `m̂_t = β1 m_t / (1-β1^{t+1}) + (1-β1) g_t / (1-β1^t)`, which replaces line 9.
+
+    Dozat, "Incorporating Nesterov Momentum into Adam" (2016), Algorithm 2, without its factor β2 on v̂, as in optax.
+
+    Returns:
+        A stateless transformation from `Moments` to `Moments` whose m is corrected already.
+
+    Raises:
+        TypeError: its update does not get `Moments`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.nesterov(), adamx.bias_correction())
+        >>> direction, _ = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
+        >>> direction.round(4)
+        Array([1.4736999], dtype=float32)
+    """
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[Any, optax.OptState]:
+        moments = check_is_moments("nesterov()", updates, any_p=True)
+        weight = moments.mu_weight
+        if not isinstance(weight, Weight):
+            raise TypeError("nesterov() must come right behind scale_by_moments(): m is corrected already")
+
+        def widen(g: jax.Array, m: jax.Array) -> tuple[jax.Array]:
+            return (jnp.asarray(g, m.dtype),)
+
+        def ahead(m_next: jax.Array, g_now: jax.Array) -> tuple[jax.Array]:
+            b1 = numerics.as_scalar(weight.decay, m_next.dtype)
+            return (numerics.look_ahead(b1, m_next, g_now),)
+
+        m_next = correct(moments.mu, weight._replace(count=increment(weight.count)))
+        g_now = correct(map_leaves(widen, 1, moments.gradients, moments.mu)[0], weight)
+        return moments.replace(mu=map_leaves(ahead, 1, m_next, g_now)[0], mu_weight=1.0), state
+
+    return optax.GradientTransformationExtraArgs(no_state, update)

@@ -1,0 +1,46 @@
+"""An executor that sees shards: each device takes its own through the step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from adamx.core.leaf import Leaf
+from adamx.core.step import Execute
+from adamx.core.work import Work
+from adamx.sharding.placement import Mesh
+from adamx.storage.dither import shard_offsets
+from adamx.trees import Tree
+
+
+def on_each(execute: Execute, mesh: Mesh, shards: Tree) -> Execute:
+    """The executor on each device of a mesh.
+
+    Args:
+        execute: takes leaves through the step.
+        mesh: the devices, in a mesh of Auto axes.
+        shards: how the step is split, a tree with the `PartitionSpec` of each parameter; what belongs to a leaf is
+            split as the parameter is.
+    """
+    specs = tuple(jax.tree.leaves(shards, is_leaf=lambda node: isinstance(node, PartitionSpec)))
+    leaves = tuple(Leaf(*[spec] * len(Leaf._fields)) for spec in specs)
+    whole = PartitionSpec()
+
+    def on_shards(work: Work) -> tuple[Leaf, ...]:
+        def local(numbers: Any, leaves: tuple[Leaf, ...], tails: Any) -> tuple[Leaf, ...]:
+            offsets = shard_offsets(tuple(leaf.param for leaf in leaves), specs)
+            return execute(work.replace(numbers=numbers, leaves=leaves, tails=tails, offsets=offsets))
+
+        split = _shard_map(local, mesh, (whole, leaves, whole), leaves)
+        return split(work.numbers, work.leaves, work.tails)
+
+    return on_shards
+
+
+def _shard_map(f: Callable[..., Any], mesh: Mesh, given: Any, found: Any) -> Callable[..., Any]:
+    if hasattr(jax, "shard_map"):
+        return jax.shard_map(f, mesh=mesh, in_specs=given, out_specs=found, check_vma=False)
+    from jax.experimental.shard_map import shard_map  # noqa: PLC0415 (jax 0.6.0)
+
+    return shard_map(f, mesh=mesh, in_specs=given, out_specs=found, check_rep=False)

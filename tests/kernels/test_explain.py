@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import adamx
+from adamx.kernels.explain import hides_one_pass
+from tests.backends import needs_kernel
+
+PARAMS = {"large": jnp.zeros((300, 300)), "wide": jnp.zeros((200, 200), jnp.complex64), "tiny": jnp.zeros(3)}
+GROUPS = {"large": "x", "wide": "y", "tiny": "y"}
+
+
+@pytest.fixture(autouse=True)
+def every_leaf_is_worthwhile():
+    """Here tiny leaves are left to XLA, as users see it."""
+
+
+@needs_kernel
+def test_which_way_each_leaf_goes_and_why():
+    found = adamx.explain(adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3)), PARAMS)
+    assert found.one_pass
+    assert found.why == ""
+    assert [(leaf.path, leaf.executor, leaf.why) for leaf in found.leaves] == [
+        ("large", "native", ""),
+        ("tiny", "xla", "small: XLA's own loop is as fast"),
+        ("wide", "xla", "the kernel does not take this shape, dtype or storage"),
+    ]
+    assert found.state_bytes == adamx.state_bytes(adamx.adamw(1e-3).init(PARAMS)).total
+    header, *rows, last = str(found).splitlines()
+    assert header.split()[:4] == ["leaf", "shape", "dtype", "executor"]
+    assert rows[0].split() == ["large", "300x300", "float32", "native"]
+    assert last.startswith("one pass over memory; ")
+
+
+@needs_kernel
+def test_a_beta_close_to_one_is_told():
+    found = adamx.explain(adamx.adam(1e-3, b2=0.999999, precise=True), {"w": jnp.zeros((300, 300))})
+    assert found.leaves[0].why == "β2 this close to 1 dithers the sum of v"
+
+
+def test_shapes_do_and_nothing_is_computed():
+    shapes = jax.eval_shape(lambda: PARAMS)
+    huge = {"w": jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32)}
+    assert adamx.explain(adamx.adam(1e-3), shapes) == adamx.explain(adamx.adam(1e-3), PARAMS)
+    assert adamx.explain(adamx.adam(1e-3), huge).state_bytes == 2**43 + 4
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms(platform):
+    found = adamx.explain(adamx.adam(1e-3), {"w": jnp.zeros((300, 300))}, platform)
+    assert (found.one_pass, found.leaves[0].executor) == (True, "xla")
+    with pytest.raises(ValueError, match="platform must be"):
+        adamx.explain(adamx.adam(1e-3), PARAMS, "gpu")
+
+
+HIDING = {
+    "chain": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
+    "a chain in a chain": lambda tx: optax.chain(optax.chain(tx)),
+    "named": lambda tx: optax.named_chain(("clip", optax.clip(1.0)), ("adam", tx)),
+    "masked": lambda tx: optax.masked(tx, True),
+    "partition": lambda tx: optax.partition({"x": tx, "y": optax.sgd(0.1)}, GROUPS),
+    "several steps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
+    "if finite": lambda tx: optax.apply_if_finite(tx, 3),
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_what_hides_one_pass_is_told_and_step_warns(name):
+    params = {"large": jnp.zeros((3, 3)), "wide": jnp.zeros(3), "tiny": jnp.zeros(3)}
+    tx = HIDING[name](adamx.adamw(1e-3))
+    assert "hides the one pass of adamx" in adamx.explain(tx, params).why
+    with pytest.warns(UserWarning, match=r"hides the one pass of adamx: use adamx\.chain"):
+        adamx.step(tx, params, tx.init(params), params)
+    for peer in (optax.adamw(1e-3), adamx.amsgrad(1e-3)):
+        assert not hides_one_pass(HIDING[name](peer))

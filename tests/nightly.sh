@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests, all mutants, and the long runs: 2^31 + 5,000 updates, 1e7 steps at five decay rates, 10,000 trees.
+# All tests, all mutants, every benchmark as far as it starts, and the long runs: 2^31 + 5,000 updates, 1e7 steps at five decay rates, 10,000 trees.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 timed() { # COMMAND: runs it and says how long it took
@@ -9,6 +9,10 @@ timed() { # COMMAND: runs it and says how long it took
 }
 timed pytest tests adamx
 timed python -m tests.mutations
+for program in convergence/run_all diagnostics low_precision_training compile_time step_time training_step \
+    fused_or_composed leaf_sizes bandwidth dispatch gpu memory codecs; do
+    timed python "benchmarks/$program.py" --quick
+done
 for part in saturation drift trees; do
     timed pytest -n 0 -m soak "tests/soak/test_$part.py"
 done

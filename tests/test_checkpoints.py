@@ -87,6 +87,7 @@ def check_kills(kills, example, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, expected)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_a_save_and_resumed_ends_with_equal_bits(example, tmp_path):
     check_kills(1, example, tmp_path)
 
@@ -177,6 +178,7 @@ def test_a_truncated_file_raises(which, part, example, saved, tmp_path):
     assert raised(lambda: restored(example, tmp_path / "copy"))
 
 
+@pytest.mark.slow
 def test_a_dtype_that_is_cast_is_caught(tmp_path):
     # Orbax casts to the dtypes of the template: these are right then, and the values are not what was saved.
     params = {"w": jnp.ones((4, 4))}

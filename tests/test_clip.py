@@ -11,6 +11,7 @@ from tests.backends import differing
 TREE = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((40, 30)), jnp.float32), "b": jnp.arange(7.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.5, 1e6])
 def test_updates_are_those_of_optax_to_the_bit(limit):
     ours, theirs = adamx.clip_by_global_norm(limit), optax.clip_by_global_norm(limit)
@@ -19,6 +20,7 @@ def test_updates_are_those_of_optax_to_the_bit(limit):
         assert differing(got, expected) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_norm_of_half_precision_is_taken_in_float32(dtype):
     g = {"w": jnp.full((300, 300), 3.0, dtype), "b": jnp.full(300, 1e-3, dtype)}

@@ -152,6 +152,7 @@ print(len(jax.devices()), "devices: equal")
 """
 
 
+@pytest.mark.slow
 def test_any_sharding(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
     result = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)

@@ -69,6 +69,7 @@ def named(pattern):
     return [name for page in sorted((ROOT / "docs" / "api").glob("*.md")) for name in pattern.findall(page.read_text())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if CODE.search(page.read_text())])
 def test_code_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

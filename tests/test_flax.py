@@ -45,6 +45,7 @@ def train_step(model, optimizer, x):
     optimizer.update(model, nnx.grad(loss)(model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_nnx_trains_as_with_the_optimizer_of_flax(name):
     ends = []
@@ -76,6 +77,7 @@ class FlaxWithStatistics(train_state.TrainState):
     batch_stats: dict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_linen_trains_as_with_the_train_state_of_flax(name):
     network = Linen()

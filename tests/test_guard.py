@@ -67,6 +67,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", ["step", "update"])
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_a_storm_ends_where_the_stream_without_its_faulty_steps_does(make, through):
@@ -81,6 +82,7 @@ def test_a_storm_ends_where_the_stream_without_its_faulty_steps_does(make, throu
     assert int(state.skipped) == sum(bool(faulty) for _, faulty in steps) > 10
 
 
+@pytest.mark.slow
 def test_counts():
     tx = adamx.skip_nonfinite(adamx.adam(0.1), max_consecutive=2)
     state = tx.init({"x": jnp.ones(2)})
@@ -105,6 +107,7 @@ def test_a_fresh_state_may_be_donated():
     assert int(state.skipped) == 1
 
 
+@pytest.mark.slow
 def test_never_lets_one_through():
     tx = adamx.skip_nonfinite(adamx.adam(0.1), max_consecutive=0)
     params = jnp.ones(2)
@@ -132,6 +135,7 @@ def test_errors():
         adamx.check_skips(adamx.adam(0.1).init(jnp.ones(1)))
 
 
+@pytest.mark.slow
 def test_scans_without_recompiling_and_under_vmap():
     tx = adamx.skip_nonfinite(adamx.adamw(0.1, mu_dtype="bfloat16", nu_dtype="bfloat16"))
     params = {"w": jnp.ones((4, 3), jnp.bfloat16), "b": jnp.ones(3), "none": None}
@@ -149,6 +153,7 @@ def test_scans_without_recompiling_and_under_vmap():
     np.testing.assert_array_equal(swept.skipped, [0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 7), reason="XLA of jax 0.6 writes magnitudes to memory to find the largest"
 )

@@ -175,6 +175,7 @@ def test_unusual_trees_give_what_optax_gives(make, params):
     jax.tree.map(lambda x: np.testing.assert_array_equal(x, 1), mapped[0].nu)
 
 
+@pytest.mark.slow
 @both
 def test_shapes_stand_for_parameters(make):
     tx, shapes = make(lambda count: 1e-3), jax.eval_shape(lambda: PARAMS)
@@ -225,6 +226,7 @@ def test_tiny_epsilon_leaves_zero_at_zero_and_steps_bounded(eps):
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eps", "eps_root"), [(1e-8, 0.0), (1e-3, 1e-8), (0.0, 1e-8), (0.0, 0.0), (1e-40, 0.0)])
 def test_derivatives_at_a_zero_gradient(eps, eps_root):
     tx = adamx.adam(1.0, eps=eps, eps_root=eps_root, precise=eps_root > 0)

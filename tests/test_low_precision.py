@@ -83,6 +83,7 @@ def test_rounding_to_nearest_does_not():
     assert median > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "within"), [("bfloat16", 0.02), ("int8", 0.1)])
 def test_the_effective_rate_after_a_drop_with_one_element_of_each_block_staying(codec, within):
     g = np.ones((5000, 1, 4096), np.float32)
@@ -96,6 +97,7 @@ def test_the_effective_rate_after_a_drop_with_one_element_of_each_block_staying(
     assert np.abs(u).max() <= 2 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_that_plain_rounding_leaves_where_they_are():
     """2,000 steps of -1e-4 from 1: float32 comes to 0.8."""
 
@@ -123,6 +125,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", RUNS.values(), ids=RUNS.keys())
 def test_save_restore_continue_with_equal_bits(make, tmp_path):
     tx = make()
@@ -168,6 +171,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS.keys())
 @pytest.mark.parametrize("arguments", LOW.values(), ids=LOW.keys())
 def test_optax_wrappers(arguments, wrap):
@@ -185,6 +189,7 @@ def test_optax_wrappers(arguments, wrap):
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8", "bfloat16"])
 @pytest.mark.parametrize("mode", ["vmap", "strict", "disable_jit", "x64", "injected", "swept"])
 def test_modes(name, mode, request):

@@ -100,6 +100,7 @@ def test_saturate_second_moment(stored):
     np.testing.assert_array_equal(numerics.saturate_second_moment(v, largest), [0.0, 1.0, largest, largest, np.nan])
 
 
+@pytest.mark.slow
 def test_root_is_the_root_and_its_slope_is_finite():
     x = jnp.asarray([0.0, 1e-30, 4.0])
     np.testing.assert_array_equal(numerics.root(x), jnp.sqrt(x))

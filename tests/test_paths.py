@@ -44,6 +44,7 @@ def test_paths_are_read_the_same_in_every_container():
     assert mask["encoder"].norm is False
 
 
+@pytest.mark.slow
 def test_flax_nnx_and_equinox():
     state = nnx.state(Network(nnx.Rngs(0)), nnx.Param)
     mask = adamx.match("^first/bias$", "scale")(state)
@@ -67,6 +68,7 @@ def test_masks_under_jit(wrap):
     assert jax.tree.structure(updates) == jax.tree.structure(PARAMS)
 
 
+@pytest.mark.slow
 def test_decay_where_it_belongs():
     tx = adamx.adamw(0.1, weight_decay=0.5, mask=adamx.not_matching("bias$", "norm$"))
     zero = jax.tree.map(jnp.zeros_like, PARAMS)

@@ -37,11 +37,13 @@ def test_precise_update_from_an_exact_state(t, b2):
     assert abs(float(u) - 1 / (1 + 1e-8 / g)) < 5e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("b2", "bound"), list(zip(B2, (2e-6, 5e-6, 1e-4, 2e-3), strict=True)))
 def test_precise_average_over_many_steps(b2, bound, x64):
     assert drift(b2, 10**5, precise=True).max() <= bound  # over 10^7 in tests/soak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16])
 @pytest.mark.parametrize("drop", [1.0, 0.01], ids=["steady", "drop100"])
 def test_half_precision_parameters_over_5000_steps(dtype, drop):
@@ -91,6 +93,7 @@ def test_a_huge_gradient_saturates_and_decays(spike, precise):
 NARROW = ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", adamx.storage.Int8(min_size=0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", NARROW, ids=[*NARROW[:-1], "int8"])
 def test_a_huge_gradient_saturates_and_decays_in_every_storage(storage):
     tx = adamx.scale_by_adam(mu_dtype=storage, nu_dtype=storage)
@@ -111,6 +114,7 @@ def test_infinite_and_nan_gradients_show():
         assert np.isfinite(u[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eps", "eps_root", "slope"), [(1e-8, 0.0, 1e8), (1e-3, 0.0, 1e3), (0.0, 1e-8, 1e4)])
 def test_gradient_of_the_update_at_zero(eps, eps_root, slope):
     tx = adamx.scale_by_adam(eps=eps, eps_root=eps_root)
@@ -157,6 +161,7 @@ def test_python_float_parameters_compile_at_most_twice():
     assert sizes[1:] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_injected_half_precision_decay_names_the_way_out():
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     with pytest.raises(ValueError, match=r"b2 has dtype bfloat16.*hyperparam_dtype=jnp.float32"):

@@ -100,6 +100,7 @@ def refusal(take, wrap, arguments, gradients, params, state):
     return None, "nothing was refused"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_fused_and_composed_refuse_in_the_same_words(wrap):
     for what, (*wrong, words) in REFUSED.items():

@@ -14,6 +14,7 @@ def equal(*names):
     return result.stdout.count("equal")
 
 
+@pytest.mark.slow
 def test_sharded_equals_unsharded_to_the_bit():
     assert equal("fused int8") == 1
 

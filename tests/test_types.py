@@ -53,6 +53,7 @@ def is_complex(x):
     return jnp.iscomplexobj(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("context", "arguments"), MODES.values(), ids=MODES.keys())
 @pytest.mark.parametrize("kind", PARAMETERS)
 def test_types_never_move_whatever_the_gradients_are(kind, context, arguments):
@@ -77,6 +78,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", VARIANTS.values(), ids=VARIANTS.keys())
 def test_types_never_move_in_variants(arguments):
     gradients = {k: jnp.broadcast_to(g, (2, 16)) for k, g in NUMBERS.items() if not is_complex(g)}
@@ -84,6 +86,7 @@ def test_types_never_move_in_variants(arguments):
     check_types(adamx.adam(0.1, **arguments), params, gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", VARIANTS.values(), ids=VARIANTS.keys())
 def test_trees_without_elements(arguments):
     tx = adamx.adamw(0.1, **arguments)
@@ -94,6 +97,7 @@ def test_trees_without_elements(arguments):
         assert jax.tree.structure(updates) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float64", "complex128", "Python"])
 def test_types_never_move_with_x64(kind, x64):
     dtypes = ["float64", "float32", "bfloat16", *(["complex128", "complex64"] if "complex" in kind else [])]

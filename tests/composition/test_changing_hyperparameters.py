@@ -44,6 +44,7 @@ def compilations():
     listening = False
 
 
+@pytest.mark.slow
 @each
 def test_each_changes_without_another_compilation(make, compilations):
     values, steps = accepted(make, FIRST), []
@@ -121,6 +122,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 @each_adam
 @pytest.mark.parametrize("scanned", [False, True], ids=["step by step", "scan"])
 def test_scheduled_hyperparameters_are_right_by_float64(make, scanned):
@@ -169,6 +171,7 @@ def stateful(factory):
         return optax.inject_stateful_hyperparams(factory)
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("inject", [optax.inject_hyperparams, stateful])
 def test_a_schedule_that_looks_at_the_loss(make, inject):
@@ -185,6 +188,7 @@ def test_a_schedule_that_looks_at_the_loss(make, inject):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 @each
 def test_swept_by_vmap(make, compilations):
     rows = [accepted(make, row) for row in (FIRST, LATER, {**FIRST, "b2": LATER["b2"]}, {**LATER, "b1": 0.0})]

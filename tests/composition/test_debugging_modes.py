@@ -65,6 +65,7 @@ def two_steps(tx, dtype=jnp.float32):
     return jax.jit(lambda p, s: adamx.step(tx, gradients, s, p))(params, state)
 
 
+@pytest.mark.slow
 @each_mode
 @each
 def test_every_optimizer(entry, mode):
@@ -72,6 +73,7 @@ def test_every_optimizer(entry, mode):
         two_steps(entry.make(optax.linear_schedule(0.1, 0.0, 9)))
 
 
+@pytest.mark.slow
 @each_mode
 @pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
 @pytest.mark.parametrize("name", ["adamw", "adopt"])
@@ -80,6 +82,7 @@ def test_every_storage(name, storage, mode):
         two_steps(FAMILY[name].make(0.1, **storage))
 
 
+@pytest.mark.slow
 @each_mode
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -88,6 +91,7 @@ def test_every_wrapper(wrap, dtype, mode):
         two_steps(wrap(adamx.adamw(0.1)), dtype)
 
 
+@pytest.mark.slow
 @each_mode
 @pytest.mark.parametrize("rate", [None, 0.1])
 def test_the_probe(rate, mode):
@@ -103,6 +107,7 @@ def far(x):
     return jnp.sum((x - jnp.asarray(3, x.dtype)) ** 2)
 
 
+@pytest.mark.slow
 @each_mode
 @pytest.mark.parametrize("batches", [None, [(), ()]])
 def test_minimize(batches, mode):
@@ -112,6 +117,7 @@ def test_minimize(batches, mode):
     assert found.steps == len(found.history) == (3 if batches is None else 2)
 
 
+@pytest.mark.slow
 @each_mode
 def test_minimize_under_jit_that_converges_before_its_last_step(mode):
     def run():  # a new function each time: JAX does not trace one again because a mode has changed
@@ -127,6 +133,7 @@ def test_minimize_under_jit_that_converges_before_its_last_step(mode):
     assert np.isnan(quiet.history[int(quiet.steps) :]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_guard_skips_a_faulty_gradient_without_a_word_from_debug_nans(bad, dtype):

@@ -11,6 +11,7 @@ FILTERED = equinox.filter(MODEL, equinox.is_inexact_array)
 FILTER = r"activation .*of an Equinox model pass eqx\.filter\(model, eqx\.is_inexact_array\)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

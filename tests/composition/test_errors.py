@@ -79,6 +79,7 @@ def test_a_mask_taken_for_a_schedule_is_told_to_be_static(make, mask):
         updated(tx, tx.init(PARAMS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [adamx.adamw])
 def test_the_static_mask_works(make):
     tx = optax.inject_hyperparams(make, static_args="mask")(1e-3, mask=adamx.not_matching("norm"))

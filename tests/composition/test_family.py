@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from tests.family import ULP, each, normal
 
@@ -28,6 +29,7 @@ def test_masked_steps_its_leaves_alone(entry):
     np.testing.assert_array_equal(updates["b"], params["b"])
 
 
+@pytest.mark.slow
 @each
 def test_multi_steps_takes_the_average(entry):
     tx, params, mean = entry.make(0.1), jnp.ones(3), jnp.asarray([1.0, -2.0, 4.0])

@@ -116,6 +116,7 @@ def has(state, kind):
     return any(isinstance(node, kind) for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrap", "inner", "group"), CELLS)
 def test_groups_step_as_all_leaves_together(wrap, inner, group):
     wrap, inner, group = WRAPPERS[wrap], INNER[inner], GROUPS[group]
@@ -140,6 +141,7 @@ def test_groups_by_a_prefix_of_the_tree(wrap):
         read(tx, state, got)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", ["partition", "masked"])
 @wrappers
 def test_adapters_only(wrap, outer):
@@ -160,6 +162,7 @@ def test_adapters_only(wrap, outer):
         assert weights["body"]["norm"] is got["body"]["norm"]
 
 
+@pytest.mark.slow
 def test_masters_of_a_group_and_half_precision_without_them():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     tx = optax.partition({True: adamx.with_master_weights(adamx.adam(0.1)), False: adamx.adam(0.1)}, LORA)
@@ -177,6 +180,7 @@ def test_masters_that_do_not_fit():
         adamx.master_params(state, {"b": jnp.ones(2, jnp.bfloat16)})
 
 
+@pytest.mark.slow
 def test_a_guard_counts_for_its_own_group():
     tx = both(adamx.skip_nonfinite(INNER["probed"], max_consecutive=0))
     _, state = steps(tx, PARAMS)
@@ -192,6 +196,7 @@ def test_a_guard_counts_for_its_own_group():
         adamx.check_skips(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [both, both_by_prefix], ids=["partition", "prefix"])
 def test_states_of_optax_in_groups(group):
     ours, theirs = group(adamx.adam(0.1)), group(optax.adam(0.1))

@@ -44,6 +44,7 @@ def test_decay_rates_cast_to_the_dtype_of_the_parameters_are_refused(make, dtype
         jax.jit(tx.update)(params, state, params)
 
 
+@pytest.mark.slow
 @each_adam
 @pytest.mark.parametrize("dtype", HALF)
 def test_half_precision_with_float32_hyperparameters_is_right_by_float64(make, dtype):
@@ -120,6 +121,7 @@ def test_precise_takes_static_decay_rates(make):
     assert set(state.hyperparams).isdisjoint({"b1", "b2"})
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("storage", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["mu_dtype", "nu_dtype"])

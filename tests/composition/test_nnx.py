@@ -108,6 +108,7 @@ def by_hand(tx, like, steps=3):
     return params, state
 
 
+@pytest.mark.slow
 @EACH
 def test_it_trains_in_nnx_optimizer_as_it_does_alone(tx):
     model, optimizer = trained(tx)
@@ -151,6 +152,7 @@ def has(state, kind):
     return any(isinstance(node, kind) for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8", "float16", "float32"])
 @pytest.mark.parametrize("half", [False, True], ids=["plain", "master weights"])
 @pytest.mark.parametrize("fused", [False, True], ids=["composed", "fused"])
@@ -174,6 +176,7 @@ def test_states_of_variables_without_nnx_optimizer(name, half, fused):
         assert all(map(np.array_equal, jax.tree.leaves(new), jax.tree.leaves(want)))
 
 
+@pytest.mark.slow
 def test_a_state_moves_to_another_storage_and_to_optax():
     model, optimizer = trained(adamx.adam(0.01))
     params = nnx.state(model, nnx.Param)
@@ -191,6 +194,7 @@ def test_a_state_moves_to_another_storage_and_to_optax():
         adamx.to_optax(narrow.opt_state)
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_seen():
     model, optimizer = trained(WRAPPED["guard"])
     before = jax.tree.map(jnp.copy, bare(nnx.state(model, nnx.Param)))

@@ -49,6 +49,7 @@ def test_errors_print_that_spelling():
         adamx.check_restored(tx, tx.init(params), short)
 
 
+@pytest.mark.slow
 def test_square_kernels_of_torch_are_transposed():
     params = nnx.split(Square())[1]
     w, b = np.arange(9, dtype=np.float32).reshape(3, 3), np.zeros(3, np.float32)

@@ -74,6 +74,7 @@ def test_minimize_takes_them():
     assert jax.eval_shape(run, jax.ShapeDtypeStruct((2**31,), jnp.float32)).params.shape == (2**31,)
 
 
+@pytest.mark.slow
 @each_storage
 @each
 def test_every_optimizer_takes_leaves_without_elements_in_any_place(entry, storage):
@@ -86,6 +87,7 @@ def test_every_optimizer_takes_leaves_without_elements_in_any_place(entry, stora
         assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in jax.tree.leaves((updates, after)))
 
 
+@pytest.mark.slow
 @each_wrapper
 def test_every_wrapper_takes_leaves_without_elements(wrap):
     params = {"row": jnp.zeros(0, jnp.bfloat16), "b": jnp.zeros((3, 0), jnp.bfloat16)}
@@ -142,6 +144,7 @@ def test_what_is_measured_of_a_large_leaf_has_its_shape():
     assert jax.eval_shape(measure, x, x, x, x, (one, one), one, one).shape == (len(MEASURED),)
 
 
+@pytest.mark.slow
 def test_a_shard_may_begin_behind_2_to_the_31():
     salt = leaf_salt("w")
     assert place(salt, (2**31 + 5,)) == np.uint32((int(salt) + 2**31 + 5) % 2**32)

@@ -98,6 +98,7 @@ def test_lookahead(make):
     assert bits(ours) == bits(theirs)
 
 
+@pytest.mark.slow
 def test_multi_steps_takes_the_average(make):
     tx = make(0.1)
     accumulated, alone = jax.jit(optax.MultiSteps(tx, 2).gradient_transformation().update), jax.jit(tx.update)
@@ -125,6 +126,7 @@ def test_branches_agree_in_type_for_any_mix_of_types(make, dtype, gradient_dtype
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(gradient_dtype)}
 
 
+@pytest.mark.slow
 def test_vmap_over_parameters(make):
     def batched(tx):
         params, g = (jax.tree.map(lambda x: jnp.stack([x, -2.0 * x]), tree) for tree in (PARAMS, gradients(1)))
@@ -135,6 +137,7 @@ def test_vmap_over_parameters(make):
     assert bits(batched(make(0.1))[0]) == bits(batched(optax.adam(0.1))[0])
 
 
+@pytest.mark.slow
 def test_vmap_over_hyperparameters(make):
     values = {"learning_rate": [0.1, 0.5], "b1": [0.9, 0.0], "b2": [0.5, 0.9], "eps": [1e-8, 1.0], "eps_root": [0, 0.5]}
 
@@ -145,6 +148,7 @@ def test_vmap_over_hyperparameters(make):
     assert bits(swept(make)) == bits(swept(optax.adam))
 
 
+@pytest.mark.slow
 def test_gradient_through_three_steps(make):
     def outcome(learning_rate, params, make):
         tx = make(learning_rate)
@@ -193,6 +197,7 @@ def test_an_injected_rate_changes_between_two_steps():
     assert bits(after) == bits(jax.tree.map(lambda u: 2 * u, before))
 
 
+@pytest.mark.slow
 def test_without_jit(make):
     with jax.disable_jit():
         tx, peer = make(0.1), optax.adam(0.1)
@@ -203,6 +208,7 @@ def test_without_jit(make):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=POWER_OP_BY_OP), updates, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["jit", "no jit"])
 def test_numpy_arrays_as_arguments(make, jit):
     tx = make(SCHEDULE)
@@ -210,6 +216,7 @@ def test_numpy_arrays_as_arguments(make, jit):
     assert bits(jit(tx.update)(*jax.tree.map(np.asarray, arguments))) == bits(jit(tx.update)(*arguments))
 
 
+@pytest.mark.slow
 def test_donation_of_any_argument(make):
     tx = make(SCHEDULE)
 

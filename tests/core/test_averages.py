@@ -25,6 +25,7 @@ def test_half_precision_is_averaged_in_float32(dtype):
     assert m.dtype == v.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_m_and_v_share_a_hash_and_round_by_other_halves_of_it():
     of, x = averages(b2=0.999, mu="bfloat16", nu="bfloat16"), jnp.full(4096, 1 + 2.0**-9)
     zero = jnp.zeros(4096, "bfloat16")

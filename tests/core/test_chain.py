@@ -89,6 +89,7 @@ def test_one_pass_is_kept(name):
     assert {leaf.executor for leaf in found.leaves} == {"native"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [pytest.param("auto", marks=needs_kernel), "xla"])
 @pytest.mark.parametrize("name", TRAINERS)
 def test_it_ends_where_update_and_apply_updates_end(name, backend):

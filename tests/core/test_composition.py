@@ -28,6 +28,7 @@ def layout(tree):
     return [(jax.tree_util.keystr(path), x.shape, x.dtype) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+@pytest.mark.slow
 def test_join_has_the_state_of_its_first_stage():
     joined = adamx.join(adamx.scale_by_moments(), adamx.bias_correction())
     _, ours = after_two_steps(joined)

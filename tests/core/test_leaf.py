@@ -46,6 +46,7 @@ def test_an_infinite_parameter_that_does_not_decay_stays_so():
     assert jnp.isinf(stepped(G, np.float32([np.inf, 1, 1]), [Term(scale=-0.1)]).param[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn", "float32"])
 @pytest.mark.parametrize("behind", [PLAIN, MASTER, STOCHASTIC])
 def test_a_parameter_lands_in_its_dtype(dtype, behind):
@@ -61,6 +62,7 @@ def test_a_parameter_lands_in_its_dtype(dtype, behind):
         np.testing.assert_array_equal(whole, start + 2.0**-12)
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_moves_where_nearest_does_not():
     p = jnp.ones(10_000, "bfloat16")
     args = (None, weight_behind(p), jnp.float32(2.0**-9), WALK)

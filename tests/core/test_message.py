@@ -161,6 +161,7 @@ def test_on_first_moment_hands_over_parameters_and_extra_arguments():
     assert bits(changed.mu) == bits(jax.tree.map(lambda m, p: 2.0 * m + p, moments.mu, PARAMS))
 
 
+@pytest.mark.slow
 def test_on_first_moment_keeps_the_state_of_its_transformation():
     summed = adamx.on_first_moment(optax.trace(0.5))
     tx = optax.chain(adamx.scale_by_moments(), summed, adamx.bias_correction())

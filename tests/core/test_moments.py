@@ -45,6 +45,7 @@ def test_moments_keep_the_placement_of_the_parameters():
     assert state.mu.sharding == state.nu.sharding == place
 
 
+@pytest.mark.slow
 def test_low_first_moment_is_averaged_in_float32_and_rounded_once():
     # optax multiplies a bfloat16 mu by a bfloat16 0.9, which is 0.8984.
     stage = adamx.scale_by_moments(mu_dtype=jnp.bfloat16)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import adamx
 from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC
@@ -37,6 +38,7 @@ def test_counts_and_schedules_advance_once():
     assert [int(x) for x in jax.tree.leaves(state) if jnp.ndim(x) == 0] == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_what_is_behind_a_parameter():
     assert first(adamx.adam(0.1)).rule.behind == PLAIN
     assert first(adamx.with_master_weights(adamx.adam(0.1))).rule.behind == MASTER

@@ -17,6 +17,7 @@ def test_one_container_holds_every_storage(nu_dtype):
     assert type(adamx.scale_by_moments(nu_dtype=nu_dtype).init(jnp.zeros((2, 64)))) is MomentsState
 
 
+@pytest.mark.slow
 def test_thresholds_stand_still_where_the_count_saturates():
     tx, g = adamx.scale_by_moments(nu_dtype="bfloat16"), jnp.full(1000, 1.001)
     last = tx.init(jnp.zeros(1000))._replace(count=jnp.int32(2**31 - 1), nu=jnp.ones(1000, "bfloat16"))

@@ -121,6 +121,7 @@ def test_a_wrapper_of_ones_own_keeps_the_pass():
     assert float(got[0, 0]) == pytest.approx(1 + 1e-3 * (1 - 1e-4), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_a_wrapper_inside_a_wrapper_are_float32():
     tx, params = adamx.with_master_weights(adamx.with_stochastic_rounding(adamx.adam(0.1))), jnp.ones(300, "bfloat16")
     got, state = adamx.step(tx, params, tx.init(params), params)

@@ -14,6 +14,7 @@ def probed(**arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -32,6 +33,7 @@ def test_finds_the_probe_wherever_it_stands(wrap):
     assert all(isinstance(x, float | int) for x in found["encoder/0/kernel"])
 
 
+@pytest.mark.slow
 def test_counts_skipped_steps():
     tx = adamx.skip_nonfinite(probed())
     _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)

@@ -13,6 +13,7 @@ def measured(g, m, v, p, alpha=1.0, weights=ONE, bound=1.0):
     return dict(zip(MEASURED, np.asarray(measure(*arrays, weights, alpha, jnp.float32(bound))), strict=True))
 
 
+@pytest.mark.slow
 def test_against_numpy_in_float64():
     random = np.random.default_rng(0)
     g, m, p = (random.standard_normal((20, 30)) for _ in range(3))
@@ -34,6 +35,7 @@ def test_against_numpy_in_float64():
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_what_never_had_a_gradient_counts_as_zero():
     found = measured([0.0, 2.0], [0.0, 2.0], [0.0, 4.0], [1.0, 1.0])
     assert (found["signal_to_noise"], found["cosine"], found["stalled"]) == (0.5, 1.0, 0.0)
@@ -50,6 +52,7 @@ def test_half_a_unit_in_the_last_place(dtype):
     np.testing.assert_array_equal(half_ulp(jnp.asarray(p)), spacing / 2)
 
 
+@pytest.mark.slow
 def test_an_update_below_half_a_unit_does_not_move_its_parameter():
     p = jnp.asarray([1.0, 1.0, 256.0, 0.001], jnp.bfloat16)  # their units: 1/128, 2, 2^-17
     found = measured([1.0] * 4, [1.0, 0.0, 1.0, 1.0], [1.0] * 4, p, 1e-3)

@@ -10,6 +10,7 @@ HISTORY = [
 ]
 
 
+@pytest.mark.slow
 def test_a_panel_for_each_field_and_a_line_for_each_leaf(tmp_path):
     figure = adamx.plot(HISTORY)
     shown = [axis for axis in figure.axes if axis.get_visible()]

@@ -31,6 +31,7 @@ def train(tx, steps=12):
     return params, history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize(
     "arguments", [{}, {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}, {"mu_dtype": CODED, "nu_dtype": CODED}]
@@ -42,12 +43,14 @@ def test_no_bit_of_the_updates_changes(every, arguments):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_measures_at_the_first_step_and_then_every_so_often():
     _, history = train(chain(adamx.probe(RATE, every=5)))
     steps = [adamx.diagnose(state)["w"].step for state in history]
     assert steps == [1, 1, 1, 1, 1, 6, 6, 6, 6, 6, 11, 11]
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_step():
     tx = chain(adamx.probe(RATE, every=1))
     params = {"w": jnp.asarray([1.0, 10.0])}
@@ -62,6 +65,7 @@ def test_the_numbers_are_those_of_the_step():
     assert found.update_ratio == pytest.approx(norms, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_rate_or_parameters():
     tx = optax.chain(adamx.scale_by_moments(), adamx.probe(), adamx.bias_correction())
     _, state = tx.update({"w": jnp.ones(3)}, tx.init({"w": jnp.ones(3)}))
@@ -87,6 +91,7 @@ def test_errors():
         tx.update(moments, tx.init({"a": jnp.ones(1), "b": jnp.ones(1)}))
 
 
+@pytest.mark.slow
 def test_empty_trees_and_scan_and_vmap():
     tx = chain(adamx.probe(0.1, every=2))
     tx.update({}, tx.init({}))

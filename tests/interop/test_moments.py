@@ -72,6 +72,7 @@ def test_too_large_becomes_the_largest(x64):
     np.testing.assert_array_equal(stored, np.asarray([np.finfo(np.float32).max, 1, np.nan], np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 127, 16000])
 @pytest.mark.parametrize(
     "wrap", [lambda tx: tx, adamx.with_master_weights, lambda tx: optax.masked(tx, {"w": True, "b": False})]

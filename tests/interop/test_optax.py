@@ -53,6 +53,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", PAIRS)
 def test_continues_with_equal_bits(name, place):
@@ -93,6 +94,7 @@ def test_the_arrays_are_the_same_ones():
     assert jax.tree.structure(to_optax(converted)) == jax.tree.structure(tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "amsgrad"])
 def test_complex_parameters(name):
     ours, theirs, _ = PAIRS[name]

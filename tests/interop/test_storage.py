@@ -46,6 +46,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STORAGES)
 def test_there_and_back(name):
     narrow = make(name)
@@ -69,6 +70,7 @@ def test_there_and_back(name):
         np.testing.assert_allclose(x, y, rtol=2.0**-4, atol=np.abs(y).max() * 0.01)
 
 
+@pytest.mark.slow
 def test_from_one_storage_to_another():
     narrow, other = make("int8"), make("int8, other blocks")
     state = trained(narrow)
@@ -87,6 +89,7 @@ def test_goes_on_as_if_it_had_always_been_so():
     assert_same(u, w)
 
 
+@pytest.mark.slow
 def test_adam_becomes_amsgrad():
     adam, amsgrad = adamx.adam(1e-3), adamx.amsgrad(1e-3, nu_dtype="bfloat16")
     state = trained(adam)
@@ -108,6 +111,7 @@ def test_a_maximum_is_kept():
     assert_same(restore_as(adamx.amsgrad(1e-3, nu_dtype="bfloat16"), state, PARAMS)[0].nu_max, state[0].nu_max)
 
 
+@pytest.mark.slow
 def test_states_of_optax():
     theirs = optax.adamw(optax.constant_schedule(1e-3))
     state = trained(theirs)
@@ -118,6 +122,7 @@ def test_states_of_optax():
     assert restored[0].nu["w"].dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_what_stands_around_the_moments_is_carried():
     def around(tx):
         return adamx.skip_nonfinite(adamx.with_master_weights(optax.chain(optax.clip_by_global_norm(1.0), tx)))
@@ -156,6 +161,7 @@ def test_states_of_storages_that_are_refused_now_go_on():
     check_restored(both, restore_as(both, state, PARAMS, was=both), PARAMS)
 
 
+@pytest.mark.slow
 def test_a_float16_m_that_was_an_array_goes_on():
     narrow = adamx.adam(1e-3, mu_dtype="float16", nu_dtype="float16")
     state = trained(adamx.adam(1e-3, nu_dtype="float16"))

@@ -34,6 +34,7 @@ def test_another_platform():
         adamx.kernels.backend("gpu")
 
 
+@pytest.mark.slow
 def test_without_pallas_everything_works_through_xla():
     program = subprocess.run([sys.executable, "-c", WITHOUT_PALLAS], check=True, capture_output=True, text=True)
     *backends, value = program.stdout.splitlines()

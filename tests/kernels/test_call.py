@@ -43,6 +43,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("case", CASES)
 def test_results_are_in_the_leaf_they_belong_to(case):

@@ -34,6 +34,7 @@ def taken(tx, params):
     return sorted({int(size) for found in gradients for size in found} & sizes), len(calls)
 
 
+@pytest.mark.slow
 def test_leaves_of_one_tree_go_both_ways():
     tx = adamx.adam(0.125)
     assert taken(tx, MIXED) == ([101, 102, 103], 3)
@@ -44,6 +45,7 @@ def test_leaves_of_one_tree_go_both_ways():
     assert int(state[0].count) == 1
 
 
+@pytest.mark.slow
 def test_codecs_that_the_kernel_does_not_know_are_left_to_xla():
     params = {"coded": jnp.ones((2, 128)), "small": jnp.ones((2, 8))}
     assert taken(adamx.adam(0.1, nu_dtype=Int8(24, 16)), params)[0] == [8]
@@ -51,6 +53,7 @@ def test_codecs_that_the_kernel_does_not_know_are_left_to_xla():
     assert taken(adamx.adam(0.1, mu_dtype="float16", nu_dtype="float16"), params) == ([], 0)
 
 
+@pytest.mark.slow
 def test_leaves_of_one_form_share_a_call():
     assert taken(adamx.adam(0.1), [jnp.ones((2, 3 + i)) for i in range(32)]) == (list(range(3, 35)), 1)
     assert taken(adamx.adam(0.1), [jnp.ones((2, 3 + i)) for i in range(33)])[1] == 2

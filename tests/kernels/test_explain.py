@@ -65,6 +65,7 @@ HIDING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HIDING)
 def test_what_hides_one_pass_is_told_and_step_warns(name):
     params = {"large": jnp.zeros((3, 3)), "wide": jnp.zeros(3), "tiny": jnp.zeros(3)}

@@ -88,6 +88,7 @@ XLA rounds a half-precision parameter with nothing behind it three times: its di
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("storage", STORAGES)
@@ -102,6 +103,7 @@ def test_codes_and_random_bits_are_those_of_update(storage, wrapper, backend):
             assert ulps(p, expected_params[name], before[0][name]) <= BARS.get(wrapper, 2), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("rule", RULES)
@@ -136,6 +138,7 @@ def normal(leaves, seed):
     return np.random.default_rng(seed).standard_normal((leaves, 5000)).astype(np.float32)
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_a_long_run_ends_where_xla_ends():
     ends, tx = [], adamx.adamw(optax.cosine_decay_schedule(1e-2, 100), weight_decay=0.01)
@@ -150,6 +153,7 @@ def test_a_long_run_ends_where_xla_ends():
         np.testing.assert_allclose(ends[0][0][name], ends[1][0][name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_codes_are_those_of_xla_in_a_million_elements():
     """Many enough for fractions that are within 2^-16 of their thresholds; averages are exact, as above."""
@@ -163,6 +167,7 @@ def test_codes_are_those_of_xla_in_a_million_elements():
     assert differing(native[1], reference[1]) == []
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("offset", [(16, 32), (3, 5)], ids=["where groups begin", "within a group"])
 @pytest.mark.parametrize("storage", ["bfloat16", "int8"])
@@ -176,6 +181,7 @@ def test_a_shard_meets_the_thresholds_of_its_place(storage, offset):
     assert differing(*ends) == []
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e30, 3e38, 1e-30, 1e-45, -0.0])
 @pytest.mark.parametrize("storage", STORAGES)

@@ -139,6 +139,7 @@ def test_half_precision_gradients_give_moments_within_two_units(dtype):
         assert np.max(np.abs(one.astype(np.float64) - other) / np.spacing(terms)) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [adamx.adamw])
 @pytest.mark.parametrize(("size", "backend"), [(20_000, "kernel"), (20, "xla")])
 def test_a_half_precision_gradient_does_not_take_the_decay_of_a_wider_parameter(make, size, backend):
@@ -156,6 +157,7 @@ def test_a_half_precision_gradient_does_not_take_the_decay_of_a_wider_parameter(
     np.testing.assert_allclose(moved[0] - moved[1], -rate * decay * thetas.sum(), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_float8_parameters_take_their_steps():
     tx, p = adamx.with_master_weights(adamx.adam(0.25)), jnp.ones(4, "float8_e4m3fn")
     p, _ = adamx.step(tx, jnp.ones(4, "float8_e4m3fn"), tx.init(p), p)

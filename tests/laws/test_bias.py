@@ -29,6 +29,7 @@ from tests.laws.streams import (
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+@pytest.mark.slow
 @few
 @given(seeds, shapes, betas, betas)
 def test_the_moments_are_weighted_sums(seed, shape, b1, b2):
@@ -81,6 +82,7 @@ def test_a_stream_that_changes_adds_zeta(seed, b2):
         assert abs(found - (expected[t - 1] * (1 - b2**t) + zeta)) <= (SUM + 32 * EPS) * size
 
 
+@pytest.mark.slow
 @few
 @given(seeds, shapes, betas, betas)
 def test_uncorrected_every_step_is_wrong_by_the_ratio_of_the_weights(seed, shape, b1, b2):

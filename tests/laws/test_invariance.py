@@ -46,6 +46,7 @@ def test_factored_is_composed(seed, b1, b2):
     np.testing.assert_allclose(a, b, rtol=16 * 2**-24, atol=1e-3 * 16 * 2**-24)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, shapes, betas, some_memory, rates, st.integers(-20, 20))
 def test_scaling_gradients_by_a_power_of_two_changes_no_bit(seed, shape, b1, b2, alpha, exponent):
@@ -84,6 +85,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=4 * SUM, atol=4 * SUM)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, betas, betas)
 def test_flipping_the_gradient_flips_the_update(seed, b1, b2):
@@ -119,6 +121,7 @@ def test_permuting_elements_permutes_updates_but_for_the_last_bits(seed):
     np.testing.assert_allclose(a[:, order], b, rtol=4e-6, atol=4e-6)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, st.sampled_from([7, 16]))
 def test_chunking_a_leaf_changes_nothing_but_the_last_bits(seed, cut):
@@ -129,6 +132,7 @@ def test_chunking_a_leaf_changes_nothing_but_the_last_bits(seed, cut):
     np.testing.assert_allclose(whole, np.concatenate([parts["a"], parts["b"]], axis=1), rtol=4e-6, atol=4e-9)
 
 
+@pytest.mark.slow
 @settings(few, max_examples=4)
 @given(seeds, betas, betas)
 def test_compiled_is_op_by_op_to_a_few_ulp(seed, b1, b2):

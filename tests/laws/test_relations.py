@@ -21,6 +21,7 @@ def adam_without_momentum(alpha, b2):
     return adamx.adam(alpha, 0.0, b2)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, betas, rates)
 def test_without_momentum_it_is_rmsprop_with_correction(seed, b2, alpha):
@@ -41,6 +42,7 @@ def adam_towards_adagrad(alpha, b2):
     return adamx.adam(lambda count: alpha / (count + 1) ** 0.5, 0.0, b2, eps=0.0)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, rates)
 def test_adagrad_is_its_limit_and_the_distance_is_linear_in_one_minus_b2(seed, alpha):
@@ -77,6 +79,7 @@ def momentum(b1):
     return optax.ema(b1, debias=True)
 
 
+@pytest.mark.slow
 @few
 @given(seeds, betas)
 def test_with_an_eps_above_every_gradient_it_is_momentum(seed, b1):

@@ -25,6 +25,7 @@ def last(gradients, b1):
     return run(direction, gradients, b1, B2)[0][-1]
 
 
+@pytest.mark.slow
 @few
 @given(st.floats(-3, 3), st.sampled_from([0.5, 0.9, 0.95]))
 def test_the_mean_direction_is_the_signal_to_noise_ratio(exponent, b1):
@@ -43,6 +44,7 @@ def test_on_mere_noise_the_direction_has_mean_zero_and_shrinks_with_the_memory_o
     np.testing.assert_allclose(u.std(), deviation, rtol=4 / np.sqrt(2 * N))
 
 
+@pytest.mark.slow
 @few
 @given(seeds, shapes, betas, betas)
 def test_the_ratio_is_bounded(seed, shape, b1, b2):

@@ -65,6 +65,7 @@ def test_both_loops_have_equal_bits_for_the_smallest_arrays(n):
         equal(on_device, in_python)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_both_loops_have_the_bits_of_a_step_by_hand(name):
     tx, p = OPTIMIZERS[name], params(600)
@@ -80,6 +81,7 @@ def test_both_loops_have_the_bits_of_a_step_by_hand(name):
     assert (on_device.steps, on_device.stopped, on_device.history.shape) == (12, REASON.MAX_STEPS, (12,))
 
 
+@pytest.mark.slow
 def test_converges_where_the_first_change_below_atol_is():
     tx, p, fun = adamx.adam(optax.exponential_decay(0.5, 10, 0.5)), jnp.array([1.0, -2.0]), lambda x: jnp.sum(x**2)
     path = [p]
@@ -128,6 +130,7 @@ def test_nothing_is_traced_again_from_step_to_step():
     assert len(traced) == 2 * few
 
 
+@pytest.mark.slow
 def test_under_jit_and_vmap_it_is_the_same_loop():
     tx, fun, p = adamx.adam(0.1), lambda x: jnp.sum((x - 1) ** 2), jnp.zeros((2, 3))
 

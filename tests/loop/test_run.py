@@ -20,6 +20,7 @@ def start(tx, params=PARAMS):
     return At(params, tx.init(params), jnp.int32(0), jnp.int32(GOING_ON))
 
 
+@pytest.mark.slow
 def test_runs_to_the_limit_and_goes_on_from_there_with_the_same_bits():
     tx = adamx.adam(0.1)
     run = jax.jit(runner(checked(bowl, False), tx, 0.0), static_argnames="length")

@@ -41,6 +41,7 @@ def test_is_algorithm_2_of_the_paper(precise):
     np.testing.assert_allclose(state.nu, s, rtol=2e-6 if precise else 2e-5)
 
 
+@pytest.mark.slow
 def test_believes_in_what_it_has_predicted():
     # A gradient that hardly changes makes longer steps than Adam's, one that alternates shorter ones: the standard
     # deviation of ± 1 around a mean of 1/10 is 1, as its root mean square is.

@@ -51,6 +51,7 @@ def test_the_oracle_matches_torch(name):
     np.testing.assert_allclose(path[EVERY - 1 :: EVERY], GOLDEN[name], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_by_hand_is_the_alias(draw, stream, nesterov):
     between = [adamx.nesterov()] if nesterov else []
@@ -64,16 +65,19 @@ def test_by_hand_is_the_alias(draw, stream, nesterov):
         jax.tree.map(np.testing.assert_array_equal, u, w)
 
 
+@pytest.mark.slow
 def test_scale_by_adam_has_the_bits_of_optax(draw, stream):
     assert_equivalent(adamx.scale_by_adam(), optax.scale_by_adam(), draw(0), stream(50))
 
 
+@pytest.mark.slow
 def test_injected_hyperparameters_have_the_bits_of_optax(draw, stream):
     ours, theirs = (optax.inject_hyperparams(f)(1e-3, b2=0.99) for f in (adamx.adam, optax.adam))
     assert_equivalent(ours, theirs, draw(0), stream(50))
     assert_equivalent(ours, theirs, draw(0), stream(5), jit=False)
 
 
+@pytest.mark.slow
 def test_restored_from_a_checkpoint_of_optax(tmp_path, draw, stream):
     ocp = pytest.importorskip("orbax.checkpoint")
     ours, theirs = adamx.adam(optax.linear_schedule(1e-3, 0.0, 99)), optax.adam(optax.linear_schedule(1e-3, 0.0, 99))

@@ -28,6 +28,7 @@ def test_decay_is_not_rescaled_by_the_quotient():
     np.testing.assert_allclose(updates["w"] - updates["b"], -0.1 * 0.01 * 100, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(importlib.import_module("optax.transforms._adding"), "WeightDecaySchedule"),
     reason="this optax has no scheduled weight decay",

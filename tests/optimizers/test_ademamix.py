@@ -94,6 +94,7 @@ def test_float32_has_the_updates_of_optax(noise, run):
     np.testing.assert_allclose(ours, others, rtol=8 * ULP, atol=0.01 * 8 * ULP)
 
 
+@pytest.mark.slow
 @theirs
 def test_schedules_are_called_as_those_of_optax(x64, noise, run):
     arguments = {"b3": optax.linear_schedule(0.9, 0.99, 100), "alpha": optax.linear_schedule(0.0, 3.0, 150)}
@@ -132,6 +133,7 @@ def test_the_slow_average_is_not_corrected_and_outlives_m(run):
     np.testing.assert_allclose(updates[59], (m_hat + 5 * 0.001 * 0.999**59) / np.sqrt(v_hat), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_the_slow_average_may_be_stored_narrow(dtype):
     # To nearest, a step of 1e-4 of the way would never leave 0.
@@ -179,6 +181,7 @@ def test_behind_nesterov_and_before_other_stages(run):
     assert (updates < 0).all()
 
 
+@pytest.mark.slow
 def test_a_swept_decay_rate():
     def first(b3):
         tx = adamx.ademamix(1.0, b3=b3)

@@ -116,6 +116,7 @@ def test_arguments_and_state_are_those_of_optax():
     assert jax.tree.structure(a) == jax.tree.structure(b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_narrow_moments_of_a_slow_average(dtype, noise, run):
     g = jnp.asarray(np.random.default_rng(0).standard_normal((400, 64)), jnp.float32)
@@ -123,6 +124,7 @@ def test_narrow_moments_of_a_slow_average(dtype, noise, run):
     assert abs(float(jnp.sum(exact * low) / jnp.sum(exact * exact)) - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_thresholds_move_on_with_every_step():
     tx = adamx.scale_by_adopt(nu_dtype="bfloat16")
     state = tx.init(jnp.ones(2))

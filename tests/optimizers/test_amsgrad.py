@@ -60,6 +60,7 @@ def test_goes_on_from_a_state_of_optax():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_maximum_stays_wide_where_moments_are_narrow():
     g, codec = normal(60, 64), adamx.storage.Int8(min_size=0)
     exact, _ = steps(adamx.amsgrad(1.0), g)
@@ -71,6 +72,7 @@ def test_the_maximum_stays_wide_where_moments_are_narrow():
         assert abs(float(jnp.sum(found * exact) / jnp.sum(exact**2)) - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_converges_where_adam_does_not():
     # The online problem of the paper's theorem 1: f_t(x) = 3 x every third step, else -x, on [-1, 1], so that -1 is
     # best; with β1 = 0, β2 = 1/(1+3²) and α_t = α/√t Adam goes to +1.

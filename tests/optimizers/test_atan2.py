@@ -72,6 +72,7 @@ def test_no_step_is_longer_than_half_a_turn(run):
     assert 1.5 < float(jnp.abs(updates).max()) <= 1.27 * np.pi / 2 * (1 + ULP)
 
 
+@pytest.mark.slow
 def test_the_derivative_is_that_of_the_angle_at_every_scale():
     def slope(y, x):
         return jax.grad(lambda y: adamx.optimizers.atan2.angle(y, x))(y)

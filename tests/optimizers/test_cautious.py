@@ -43,6 +43,7 @@ def test_float32_is_the_paper(noise, run):
     np.testing.assert_allclose(updates, exact, rtol=2.0**-24 / 0.001, atol=24 * ULP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [[], [adamx.nesterov], [adamx.running_max]], ids=["adam", "nesterov", "amsgrad"])
 def test_no_coordinate_moves_against_its_gradient(between, noise, run):
     g = jnp.asarray(noise(1), jnp.float32)
@@ -64,6 +65,7 @@ def test_what_moves_is_lengthened_by_the_share_that_does(run):
     np.testing.assert_allclose(held[1, 0], 2 * plain[1, 0], rtol=2 * ULP)
 
 
+@pytest.mark.slow
 def test_the_share_is_that_of_a_leaf():
     tx, g = by_hand(), {"agrees": jnp.ones(4), "half": jnp.asarray([1.0, 0.0])}
     updates, _ = tx.update(g, tx.init(g))

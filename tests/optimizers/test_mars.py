@@ -54,6 +54,7 @@ def test_float32_is_the_paper(noise, run):
     np.testing.assert_allclose(updates, exact, rtol=2.0**-24 / 0.01 + 12 * ULP, atol=24 * ULP)
 
 
+@pytest.mark.slow
 def test_without_its_correction_and_clip_it_is_adamw_to_the_bit(draw, stream):
     ours, adamw = adamx.mars(1e-3, gamma=0.0, max_norm=None), adamx.adamw(1e-3, 0.95, 0.99)
     report = compare(ours, adamw, draw(0), stream(50))
@@ -76,6 +77,7 @@ def test_the_correction_is_the_change_times_gamma_and_the_length_of_the_average(
     assert state.count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.025, 0.0])
 @pytest.mark.parametrize("size", [1e-3, 3.0, float(np.finfo(np.float32).max)])
 def test_the_norm_of_a_leaf_is_at_most_1(size, gamma):
@@ -90,6 +92,7 @@ def test_the_norm_of_a_leaf_is_at_most_1(size, gamma):
             assert (jnp.sign(c[name]) == sign * jnp.sign(expected)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.025, 0.0])
 def test_the_norm_of_a_complex_leaf_whose_magnitudes_overflow(gamma):
     tx, g = adamx.reduce_variance(gamma=gamma), jnp.asarray([3e38 + 3e38j, 3e38 - 3e38j])
@@ -97,6 +100,7 @@ def test_the_norm_of_a_complex_leaf_whose_magnitudes_overflow(gamma):
     np.testing.assert_allclose(c, [0.5 + 0.5j, 0.5 - 0.5j], rtol=4 * ULP)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_float32_does_not_hold_is_kept_as_the_largest(x64):
     tx, params = adamx.reduce_variance(), jnp.zeros(1, jnp.float32)
     c, state = tx.update(jnp.asarray([1e300]), tx.init(params))
@@ -121,6 +125,7 @@ def test_by_hand_before_other_stages(run):
     assert (run(tx, jnp.ones((3, 2)), jnp.ones(2))[0] < 0).all()
 
 
+@pytest.mark.slow
 def test_vectors_may_be_left_to_adamw():
     params = {"kernel": jnp.full((2, 2), 0.1), "bias": jnp.full(2, 0.1)}
     matrices = optax.masked(adamx.reduce_variance(), lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
@@ -129,6 +134,7 @@ def test_vectors_may_be_left_to_adamw():
     assert len(jax.tree.leaves(state[0])) == 2  # the count and one gradient
 
 
+@pytest.mark.slow
 def test_a_nan_or_infinite_gradient_shows(run):
     for wrong in (jnp.nan, jnp.inf):
         for gamma in (0.025, 0.0):

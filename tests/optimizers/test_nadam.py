@@ -6,6 +6,7 @@ import pytest
 import adamx
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "flagged", "arguments"),
     [

@@ -28,23 +28,27 @@ def pair(setting, rate):
     return getattr(adamx, name)(RATES[rate], **arguments), getattr(optax, name)(RATES[rate], **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_jitted_float32(setting, rate, draw, stream):
     assert_equivalent(*pair(setting, rate), draw(99), stream(STEPS), names=("adamx", "optax"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_jitted_float64(setting, rate, draw, stream, x64):
     assert_equivalent(*pair(setting, rate), draw(99, jnp.float64), stream(STEPS, jnp.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["adam", "adamw_mask"])
 def test_jitted_float32_under_x64(setting, draw, stream, x64):
     assert_equivalent(*pair(setting, "schedule"), draw(99), stream(STEPS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "rate"), [("adam_nesterov", "constant"), ("adamw", "schedule")])
 def test_op_by_op(setting, rate, draw, stream):
     keep = "encoder"
@@ -53,6 +57,7 @@ def test_op_by_op(setting, rate, draw, stream):
     assert_equivalent(*pair(setting, rate), params, gradients, jit=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.complex64, jnp.complex128])
 def test_complex_to_a_few_ulp(dtype, draw, stream, x64):
     # nu is real here and complex in optax, which rounds each square and sum once more: a random walk of 300 roundings
@@ -72,6 +77,7 @@ def test_complex_to_a_few_ulp(dtype, draw, stream, x64):
         np.testing.assert_allclose(a, b.real, rtol=2 * STEPS**0.5 * unit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_leaves_of_every_small_size_behind_a_clip(name):
     # The clip's scale joins Adam's loop, which XLA:CPU unrolls for a few dozen elements: the likeliest place to round
@@ -113,6 +119,7 @@ def train(tx, seed, steps, scan):
     return carry, jnp.stack(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [False, True], ids=["step", "scan"])
 @pytest.mark.parametrize("setting", ["adam", "adam_nesterov", "adamw"])
 def test_inside_a_training_step(setting, scan):

@@ -45,18 +45,21 @@ def pair(setting, rate="constant"):
 settings = pytest.mark.parametrize("setting", SETTINGS)
 
 
+@pytest.mark.slow
 @settings
 @pytest.mark.parametrize("rate", RATES)
 def test_jitted_float32(setting, rate, draw, stream):
     assert_equivalent(*pair(setting, rate), draw(99), stream(STEPS), names=("adamx", "optax"))
 
 
+@pytest.mark.slow
 @settings
 def test_jitted_float64(setting, draw, stream, x64):
     params, gradients = draw(99, jnp.float64), stream(STEPS, jnp.float64)
     assert_equivalent(*pair(setting), params, gradients, names=("adamx", "optax"))
 
 
+@pytest.mark.slow
 @settings
 def test_op_by_op(setting, draw, stream):
     assert_equivalent(*pair(setting), draw(99), stream(8), jit=False)

@@ -54,6 +54,7 @@ def test_is_algorithm_2_of_the_paper(b2):
     np.testing.assert_allclose(found, exact(g, b2=b2), rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("b2", B2)
 def test_precise_rectification_has_every_digit(b2):
     counts = [*range(1, 30), 100, 10**3, 10**4, 10**6]
@@ -63,6 +64,7 @@ def test_precise_rectification_has_every_digit(b2):
     np.testing.assert_allclose(r, [expected or 1.0 for _, expected in wanted], rtol=5e-7)
 
 
+@pytest.mark.slow
 def test_precise_rectification_of_every_count():
     for count in (2**24 + 1, 2**31 - 1):
         tractable, r = rectification(Weight(0.999, jnp.int32(count), True), 5.0)
@@ -109,6 +111,7 @@ def test_nesterov_is_the_stage():
     np.testing.assert_array_equal(run(optax.chain(*stages), g), run(adamx.scale_by_radam(nesterov=True), g))
 
 
+@pytest.mark.slow
 def test_a_derivative_by_b2_is_finite_before_the_threshold():
     def second(b2):
         tx = adamx.scale_by_radam(b2=b2)

@@ -66,6 +66,7 @@ def test_only_the_leaf_that_spikes_is_shortened(run):
     assert (jnp.abs(clipped["spike"][8]) < 0.5 * jnp.abs(plain["spike"][8])).all()
 
 
+@pytest.mark.slow
 def test_steps_are_never_longer_than_those_of_adam(noise, run):
     g = jnp.asarray(spiky(noise(2)), jnp.float32)
     stages = adamx.scale_by_moments(), adamx.clip_by_second_moment(), adamx.scale_by_lr(1.0)

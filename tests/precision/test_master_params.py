@@ -27,6 +27,7 @@ def started(tx, dtype, weights=WEIGHTS):
     return adamx.set_master_params(tx.init(params), params, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn"])
 @pytest.mark.parametrize("wrap", MASTERS.values(), ids=MASTERS)
 def test_what_is_set_is_read(wrap, dtype):
@@ -38,6 +39,7 @@ def test_what_is_set_is_read(wrap, dtype):
         np.testing.assert_array_equal(np.asarray(weights[name])[keeps], np.asarray(w)[keeps])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [adamx.adamw])
 def test_the_first_steps_are_those_of_float32(make):
     weights = {name: WEIGHTS[name] for name in ("w", "scale")}

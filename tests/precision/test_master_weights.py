@@ -78,6 +78,7 @@ def check_equal(make, steps, jitted=True):
     jax.tree.map(np.testing.assert_array_equal, hidden.inner, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS.keys())
 def test_the_hidden_weights_are_those_of_float32_training_to_the_bit(make):
     check_equal(make, 300)
@@ -89,11 +90,13 @@ def test_the_hidden_weights_are_those_of_float32_training_to_the_bit_over_10000_
     check_equal(make, 10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", (TRANSFORMATIONS | LOW).values(), ids=(TRANSFORMATIONS | LOW).keys())
 def test_the_same_op_by_op(make):
     check_equal(make, 3, jitted=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jitted", [True, False])
 def test_updates_land_through_apply_updates(jitted):
     tx = adamx.with_master_weights(optax.sgd(1.0))
@@ -109,6 +112,7 @@ def test_updates_land_through_apply_updates(jitted):
         np.testing.assert_array_equal(adamx.master_params(state, params), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("p", "u", "lands"),
     [
@@ -142,6 +146,7 @@ def test_the_state_follows_what_really_landed(p, u, lands):
     np.testing.assert_array_equal(np.asarray(optax.apply_updates(params, again), np.float32), seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", [float(jnp.finfo(jnp.float32).tiny), 1.6e38])
 def test_what_lands_beside_its_target_has_no_remainder(edge):
     tx, random = adamx.with_master_weights(optax.identity()), np.random.default_rng(0)
@@ -174,6 +179,7 @@ def test_other_half_precision_has_a_whole_weight(dtype):
     np.testing.assert_allclose(hidden, 0.7, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixed_trees_leaf_by_leaf():
     tx = adamx.with_master_weights(adamx.adam(1e-3))
     params = {"half": jnp.ones(4, jnp.bfloat16), "single": jnp.ones(4), "none": None, "small": jnp.ones(2, jnp.float16)}

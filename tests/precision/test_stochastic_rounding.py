@@ -29,6 +29,7 @@ def check_unbiased(steps):
     assert abs(params.mean() - (1 - steps * float(np.float32(0.4 / steps)))) < 3e-5
 
 
+@pytest.mark.slow
 def test_unbiased_over_10000_steps():
     check_unbiased(10_000)
 
@@ -82,6 +83,7 @@ def test_the_inner_transformation_sees_float32_and_float32_leaves_pass_through()
     np.testing.assert_array_equal(updates["single"], 1)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_and_another_seed():
     whole = drifted(300, np.float32(1e-3), n=64)
     np.testing.assert_array_equal(whole, drifted(300, np.float32(1e-3), n=64))

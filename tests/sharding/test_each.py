@@ -34,6 +34,7 @@ WRAPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
 def test_equals_the_step_of_the_whole(wrap):
     tx = wrap(adamx.adamw(1e-3, weight_decay=0.1, mu_dtype="bfloat16", nu_dtype=CODEC))

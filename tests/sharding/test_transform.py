@@ -67,6 +67,7 @@ def test_processes_equal_one(count):
         assert f"of {count}: ok" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_update_is_that_of_the_transformation(kind):
     params, gradients = ({"w": jnp.arange(6.0).reshape(2, 3) - k, "s": jnp.float32(k), "n": None} for k in (1, 3))

@@ -20,6 +20,7 @@ LUCK = 2
 """Of the largest of eight elements: where roundings walk at random, it differs so much between streams."""
 
 
+@pytest.mark.slow
 @each_b2
 def test_the_default_over_many_steps(b2, plain, precise, x64):
     assert drift(b2, 10**5).max() <= LUCK * plain

@@ -34,8 +34,6 @@ starts = pytest.mark.parametrize("start", [START, pytest.param(0, marks=pytest.m
 def state_at(tx, t):
     """The state after t steps: as init makes it, or with the moments that float64 gives."""
     state = tx.init(jnp.zeros(SIZE))
-    if hasattr(state, "step"):  # so that it wraps in the step in which the count saturates, not twice as late
-        state = state._replace(step=jnp.uint32((t + 2**32 - LAST) % 2**32))
     if t == 0:
         return state
     m, v = exact_moments(t, B1, B2)
@@ -70,7 +68,7 @@ def window(tx, state, first, steps):
 
     def body(state, t):
         u, state = tx.update(gradient(t), state)
-        return state, (u, state.count, getattr(state, "step", jnp.uint32(0)))
+        return state, (u, state.count)
 
     ts = jnp.asarray(np.arange(first, first + steps, dtype=np.int64).astype(np.uint32))
     return jax.jit(lambda state: jax.lax.scan(body, state, ts))(state)
@@ -93,17 +91,16 @@ def test_updates_across_the_saturation_of_the_count(arguments, bound, start):
         assert jax.tree.map(jax.typeof, state) == types
         assert relative(state.nu, exact_moments(t, B1, B2)[1]) <= bound, t
     before = exact_moments(START, B1, B2)
-    after, (updates, counts, steps) = window(tx, state, START + 1, 2 * WINDOW)
+    after, (updates, counts) = window(tx, state, START + 1, 2 * WINDOW)
 
     assert jax.tree.map(jax.typeof, after) == types
     np.testing.assert_array_equal(counts, np.minimum(np.arange(START + 1, START + 1 + 2 * WINDOW), LAST))
-    if hasattr(after, "step"):
-        np.testing.assert_array_equal(steps, np.arange(1 - WINDOW, WINDOW + 1) % 2**32)
     exact, updates = exact_updates(START + 1, 2 * WINDOW, *before, B1, B2, EPS), np.asarray(updates, np.float64)
-    if "nu_dtype" in arguments:  # what the README says of bfloat16 moments, on each side of the saturation
-        for got, true in zip(np.split(updates, 2), np.split(exact, 2), strict=True):
-            assert abs(np.sum(got * true) / np.sum(true * true) - 1) < 0.01
-            assert np.median(np.abs(got / true - 1)) < 0.015
+    if "nu_dtype" in arguments:  # what the README says of bfloat16 moments, until their thresholds stand still
+        got, true = updates[:WINDOW], exact[:WINDOW]
+        assert abs(np.sum(got * true) / np.sum(true * true) - 1) < 0.01
+        assert np.median(np.abs(got / true - 1)) < 0.015
+        assert np.isfinite(updates).all()
     else:  # half of v's error, and 16 roundings of the largest m
         error = np.abs(updates - exact) / (np.abs(exact) * bound / 2 + 16 * UNIT * np.abs(exact).max())
         assert error.max() <= 1, error.max()
@@ -154,6 +151,6 @@ def test_every_counter_of_a_state_stays_or_wraps(wrap, take):
         params, after = step(after, params)
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
     counters = [[int(x) for x in jax.tree.leaves(s) if not x.ndim] for s in (state, after)]
-    assert len(counters[0]) >= 4
+    assert len(counters[0]) >= 3
     assert counters[1] == [LAST if t == LAST else 2 for t in counters[0]]
     assert np.isfinite(np.asarray(params, np.float32)).all()

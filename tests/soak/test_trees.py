@@ -87,6 +87,7 @@ def block(number, trees):
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_some_random_trees():
     block(0, 8)
 

@@ -3,6 +3,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import adamx
 from adamx.storage import Codec, Float, Int8, Quantized
@@ -42,6 +43,7 @@ class Pair(NamedTuple):
         return float(jnp.finfo(jnp.bfloat16).max)
 
 
+@pytest.mark.slow
 def test_a_codec_of_ones_own():
     codec: Codec = Pair()
     tx, exact = adamx.adam(0.1, mu_dtype=codec, nu_dtype=codec), adamx.adam(0.1)

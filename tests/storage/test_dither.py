@@ -185,6 +185,7 @@ def test_a_shard_with_its_offset_has_the_thresholds_of_its_place():
     np.testing.assert_array_equal(shard, whole[4:, :, 5:])
 
 
+@pytest.mark.slow
 def test_the_same_under_jit_vmap_and_scan():
     expected = thresholds((3, 4), SALT, np.uint32(9))
     np.testing.assert_array_equal(jax.jit(lambda t: thresholds((3, 4), SALT, t))(np.uint32(9)), expected)

@@ -110,6 +110,7 @@ def test_a_stored_moment_tracks_a_constant_gradient(arguments):
     assert np.abs(directions).max() < (2 if float8 else 1.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["float16", "float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("size", [1e-30, 1e-12, 1.0, 1e12, 1e37])
 def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
@@ -128,6 +129,7 @@ def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
     np.testing.assert_allclose(back, v, rtol=1.01 * eps, atol=float(v.max()) * 2.0**-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("square", [False, True], ids=["m", "v"])
 @pytest.mark.parametrize("stored", ["float16", "float8_e4m3fn", "float8_e5m2"])
 def test_a_block_of_any_size_of_float32_is_held_to_the_precision_of_its_dtype(stored, square):
@@ -163,6 +165,7 @@ def extremes(dtype):
 EXTREMES = {dtype: extremes(dtype) for dtype in [*NARROW, "complex64"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precise", [False, True], ids=["plain", "precise"])
 @pytest.mark.parametrize("b2", BETAS)
 @pytest.mark.parametrize("b1", BETAS)

@@ -63,6 +63,7 @@ def test_within_the_distance_of_two_codes(shape, square):
     np.testing.assert_array_equal(back[largest], x[largest])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("square", [False, True])
 def test_right_on_average(square):
     x = moment((16, 16), square) + (0.05 if square else 0.0)
@@ -72,6 +73,7 @@ def test_right_on_average(square):
     assert np.abs(mean - x).mean() < once.mean() / 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("square", "y", "code"), [(False, 1, 32), (False, 7, 96), (True, 15, 64), (True, 4095, 224)])
 def test_up_where_the_fraction_exceeds_the_threshold(square, y, code):
     gap = magnitude(code + 1, square) - magnitude(code, square)
@@ -84,6 +86,7 @@ def test_up_where_the_fraction_exceeds_the_threshold(square, y, code):
         np.testing.assert_array_equal(stored.codes[0, [0, 2]], [code + up, 255 if square else 127])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("square", [False, True])
 def test_the_codes_are_those_of_exact_arithmetic(square):
     """The rule with exact fractions of z, against which no order of operations can differ."""
@@ -118,6 +121,7 @@ def test_an_outlier_does_not_take_the_codes_of_its_neighbours():
     assert error.max() < 0.25 / 14.5 + 1e-6  # two codes at the upper end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("square", [False, True])
 def test_no_other_element_takes_the_code_of_an_outlier(square):
     """However the second largest is rounded: one that took the largest's number would jump."""
@@ -171,6 +175,7 @@ def test_what_is_not_finite_shows_in_its_block_alone(bad):
     np.testing.assert_array_equal(back[0, :16], before[0, :16])
 
 
+@pytest.mark.slow
 def test_the_same_under_jit_and_vmap():
     x = jnp.asarray(moment((5, 4, 16), True))
     like, random = CODEC.zeros(x, x.dtype, square=True), bits(x.shape)

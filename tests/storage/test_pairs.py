@@ -116,6 +116,7 @@ GOING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "mu", "nu"), GOING, ids=" ".join)
 def test_no_step_is_longer_than_twice_the_exact_longest(optimizer, mu, nu):
     found = longest(FAMILY[optimizer].make, mu_dtype=STORAGES[mu], nu_dtype=STORAGES[nu])
@@ -129,6 +130,7 @@ def test_nor_at_another_decay_rate(dtype, b2):
     np.testing.assert_array_less(found, 2 * longest(functools.partial(adamx.adam, b2=b2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float8_e5m2"])
 def test_nor_where_v_in_blocks_is_rounded_to_nearest(dtype):
     make = functools.partial(adamx.adam, b1=0.5, b2=0.8)
@@ -146,6 +148,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "mu", "nu", "times"), REFUSED)
 def test_what_is_refused_would_make_long_steps(optimizer, mu, nu, times):
     with mock.patch("adamx.storage.choice.check_pair"), mock.patch("adamx.core.averages.check_leaf"):
@@ -169,6 +172,7 @@ def test_a_leaf_that_only_the_codec_of_v_leaves_out_is_named_at_init(mu, nu):
     adamx.adamw(1e-3, mu_dtype=mu, nu_dtype=nu).init({"w": jnp.zeros((0, 32))})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nu_dtype", [None, "float16", Int8(32, 0), Int8()], ids=repr)
 def test_a_slow_average_that_is_too_coarse_for_v_is_refused_at_the_first_update(nu_dtype):
     tx = optax.chain(adamx.scale_by_moments(nu_dtype=nu_dtype), adamx.slow_momentum(mu_dtype=Int8(min_size=0)))

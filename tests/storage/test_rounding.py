@@ -92,6 +92,7 @@ def test_without_bits_to_nearest(dtype):
     np.testing.assert_array_equal(np.asarray(held, np.float32), np.asarray(np.asarray(x).astype(dtype), np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("y", [1e-12, -1e-12, 3e-9, -3e-9, 1e-5, -1e-5, 0.3, -0.3])
 @pytest.mark.parametrize("x", [1.0, 1.0078125, -1.5, 255.0])
 def test_a_sum_is_right_on_average_to_the_last_bit_of_its_addend(x, y):
@@ -103,6 +104,7 @@ def test_a_sum_is_right_on_average_to_the_last_bit_of_its_addend(x, y):
     np.testing.assert_allclose(change.mean(), 0, atol=abs(x) * 2.0**-8 * 2.0**-21)
 
 
+@pytest.mark.slow
 def test_a_sum_that_is_not_finite_or_zero():
     x = jnp.asarray([np.inf, -np.inf, np.nan, 1.0, 3e38, -0.0, 1.0, 1.0], jnp.float32)
     y = jnp.asarray([1.0, 1.0, 1.0, np.nan, 3e38, 0.0, -1.0, np.inf], jnp.float32)

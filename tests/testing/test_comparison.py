@@ -16,12 +16,14 @@ MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_sees_every_difference(mutant, draw, stream):
     with pytest.raises(AssertionError, match=r"first difference at step \d: update"):
         assert_equivalent(MUTANTS[mutant], optax.adam(1e-3), draw(0), stream(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [True, False])
 def test_equal_runs_are_equal_in_every_leaf(jit, draw, stream):
     report = assert_equivalent(adamx.adam(1e-3), optax.adam(1e-3), draw(0), stream(5), jit=jit)
@@ -30,6 +32,7 @@ def test_equal_runs_are_equal_in_every_leaf(jit, draw, stream):
     assert all(len(leaf.ulps) == 5 for leaf in report.leaves)
 
 
+@pytest.mark.slow
 def test_a_tolerance_in_ulps(draw, stream):
     a, b = adamx.adam(1e-3), adamx.adam(1e-3 * (1 + 2**-23))
     report = compare(a, b, draw(0), stream(1))

@@ -84,6 +84,7 @@ def check(tx, platform, dtype, shapes, offsets=None):
             assert ulps(p, params[name], jnp.maximum(jnp.abs(before[name]), RATE)) <= BAR[dtype], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("storage", "wrapper"), CASES)
 def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
@@ -99,6 +100,7 @@ def test_leaves_of_any_rank_and_their_shards(platform, offset):
     check(adamx.adam(RATE, 0.5, 0.5, **INT8_MOMENTS), platform, "float32", SHAPES, places)
 
 
+@pytest.mark.slow
 def test_hyperparameters_may_be_traced():
     def step(rate, params, state):
         return interpreted(adamx.adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS), "tpu")(params, state, params)
@@ -152,12 +154,14 @@ def test_what_is_left_to_xla(arguments):
         assert pallas_form(*leaf(**arguments), platform) is None
 
 
+@pytest.mark.slow
 def test_what_a_tpu_leaves_to_xla():
     for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}):
         assert pallas_form(*leaf(**arguments), "cuda") is not None
         assert pallas_form(*leaf(**arguments), "tpu") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", CALLS)
 @pytest.mark.parametrize(("storage", "wrapper"), [case for case in CASES if case[0] != "narrow int8"])
 def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
@@ -174,6 +178,7 @@ def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     assert "gather" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", CALLS)
 def test_without_a_device_or_a_compiler_xla_does_the_work(platform, monkeypatch):
     """Lowering and `jax.export` never raise for want of a kernel, and `backend` says why there is none."""
@@ -195,6 +200,7 @@ def test_without_a_device_or_a_compiler_xla_does_the_work(platform, monkeypatch)
     call._problem.cache_clear()
 
 
+@pytest.mark.slow
 def test_without_a_gpu_at_hand_a_program_for_one_lowers():
     tx, params = adamx.adam(1e-3, **INT8_MOMENTS), jnp.ones((256, 256))
     step = jax.jit(lambda p, s: adamx.step(tx, p, s, p))
@@ -211,6 +217,7 @@ def test_float32_moments_are_left_to_xla():
         assert target not in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX keeps shard_map elsewhere")
 def test_inside_shard_map_the_kernel_works_on_the_shards():
     tx, spec = adamx.adam(1e-3, **INT8_MOMENTS), jax.sharding.PartitionSpec("data")

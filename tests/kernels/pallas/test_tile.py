@@ -45,6 +45,7 @@ def stepped(codecs, leaf, count, *, b1=0.5, b2=0.5, weights=PLAIN, known=(False,
     return step_tile(rule, True, scalars, WHERE, leaf)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["adam", "nesterov", "precise", "decay"])
 @pytest.mark.parametrize("codecs", CODECS)
 def test_a_tile_steps_as_the_composed_stages_do(codecs, rule):
@@ -74,15 +75,18 @@ def whole():
     return stepped((CODED, CODED), leaf._replace(param=leaf.param.astype("float32")), 1).param
 
 
+@pytest.mark.slow
 def test_half_precision_parameters_round_to_nearest():
     np.testing.assert_array_equal(half(PLAIN)[1].param, whole().astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 def test_master_weights_keep_what_half_precision_drops():
     _, after = half(MASTER, jnp.zeros(SHAPE, jnp.uint16))
     np.testing.assert_array_equal(join(after.param, after.remainder), whole())
 
 
+@pytest.mark.slow
 def test_nothing_remains_behind_what_rounds_to_infinity():
     leaf, _ = half(MASTER, jnp.zeros(SHAPE, jnp.uint16))
     huge = jnp.full(SHAPE, float(jnp.finfo(jnp.bfloat16).max), jnp.bfloat16)
@@ -92,6 +96,7 @@ def test_nothing_remains_behind_what_rounds_to_infinity():
     assert not jnp.any(after.remainder)
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_takes_the_thresholds_of_the_parameter():
     leaf, after = half(STOCHASTIC)
     start = leaf.param.astype("float32")

@@ -22,6 +22,7 @@ def assembled(view, shape, tiles):
     return whole[:, : view.shape[1]].reshape(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [False, True])
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("shape", SHAPES)

@@ -5,6 +5,7 @@ precision (float32 or wider) and a decay rate is either a Python float or a scal
 of operations is part of the contract: it is the one that gives the same bits as optax.adam.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -21,6 +22,7 @@ UNROLLED = range(30, 36)
 """Sizes around those (32 and 33) at which XLA:CPU was seen to contract Adam's loop otherwise with a select in it."""
 
 
+@functools.lru_cache(maxsize=1024)
 def compute_dtype(*dtypes: DTypeLike) -> jnp.dtype:
     """The precision in which arrays of the given dtypes are averaged: float32, or wider where one of them is wider."""
     wide = any(jnp.finfo(d).bits == 64 for d in dtypes)
@@ -29,6 +31,7 @@ def compute_dtype(*dtypes: DTypeLike) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
+@functools.lru_cache(maxsize=1024)
 def real_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype of the real part: complex64 to float32, complex128 to float64, any other unchanged."""
     return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.dtype(dtype)

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from adamx import numerics
 from adamx.numerics import compute_dtype
-from adamx.variables import bare, flatten_with_path, holds_leaf, is_variable, put_back
+from adamx.variables import bare, flatten_with_path, has_variables, holds_leaf, is_variable, put_back
 
 Tree = Any
 """A tree of arrays, in any container that JAX knows."""
@@ -112,8 +112,15 @@ def _kind(node: Any) -> str:
     return f"an array of shape {tuple(getattr(node, 'shape', ()))}"
 
 
+@functools.lru_cache(maxsize=1024)
+def _is_inexact(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+
 def check_leaves(what: str, tree: Tree) -> None:
     """Raises a TypeError with the path of the first leaf that is no floating or complex array or Python float."""
+    if all(map(_is_inexact, {getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(tree)})):
+        return  # paths cost more than all else here
     for path, leaf in flatten_with_path(tree)[0]:
         leaf_dtype(what, path, leaf)
 
@@ -134,6 +141,8 @@ def check_fits(
         ValueError: another structure or shape, with the path of the first leaf that differs.
         TypeError: a leaf that is no floating array, or is complex where the expected one is real.
     """
+    if fits(tree, expected):
+        return
     leaves, treedef = flatten_with_path(tree)
     if treedef != jax.tree.structure(expected):
         raise ValueError(
@@ -154,6 +163,21 @@ def check_fits(
 
 
 _MADE_FOR = " that the state was made for"
+
+
+def fits(tree: Tree, expected: Tree) -> bool:
+    """Whether two trees are of one structure, of real floating arrays of equal shapes: without a look at paths."""
+    (leaves, treedef), (others, structure) = jax.tree.flatten(tree), jax.tree.flatten(expected)
+    if treedef != structure:
+        return False
+    kinds = [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in (*leaves, *others)]
+    shapes, dtypes = zip(*kinds, strict=True) if kinds else ((), ())
+    return shapes[: len(leaves)] == shapes[len(leaves) :] and all(map(_is_real, set(dtypes)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_real(dtype: Any) -> bool:
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
 
 
 def result_dtype(*leaves: Any) -> jnp.dtype:
@@ -204,11 +228,14 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     While a program is recorded the formula is traced once for each distinct shape instead of once for each leaf,
     which halves the time to trace a large tree; XLA inlines the calls, and the bits are those of the plain formula.
     """
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=holds_leaf)
-    columns = [leaves, *(treedef.flatten_up_to(other) for other in rest)]
+    variables = has_variables(jax.tree.structure(tree))
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=holds_leaf if variables else None)
+    columns = [leaves, *[treedef.flatten_up_to(other) for other in rest]]
     on_arrays = jax.jit(formula) if staged() else formula
-    rows = [_inside(on_arrays, *row) for row in zip(*columns, strict=True)]
-    return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(outputs))
+    on_leaf = functools.partial(_inside, on_arrays) if variables else on_arrays
+    rows = [on_leaf(*row) for row in zip(*columns, strict=True)]
+    found = list(zip(*rows, strict=True)) or [()] * outputs
+    return tuple(map(treedef.unflatten, found))
 
 
 def _is_integer(leaf: Any) -> bool:

@@ -31,6 +31,13 @@ def _open(variable: Any) -> tuple[Any, Any]:
     return held, around
 
 
+@functools.lru_cache(maxsize=1024)
+def has_variables(treedef: Any) -> bool:
+    """Whether there are variables in trees of a structure."""
+    found = jax.tree.leaves(treedef.unflatten([0] * treedef.num_leaves), is_leaf=is_variable)
+    return any(is_variable(node) for node in found)
+
+
 def holds_leaf(node: Any) -> bool:
     """Whether a node is a variable around one leaf."""
     return is_variable(node) and jax.tree_util.all_leaves([_open(node)[0]])
@@ -38,6 +45,8 @@ def holds_leaf(node: Any) -> bool:
 
 def bare(tree: Any) -> Any:
     """A tree with what they hold in the place of variables. Its leaves have the same order."""
+    if not has_variables(jax.tree.structure(tree)):
+        return tree
 
     def content(node: Any) -> Any:
         return bare(_open(node)[0]) if is_variable(node) else node
@@ -61,6 +70,8 @@ def put_back(variable: Any, found: Any) -> Any:
 
 def flatten_with_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[tuple[Any, Any]], Any]:
     """`jax.tree_util.tree_flatten_with_path`, where the path of a variable is that of what it holds."""
+    if not has_variables(jax.tree.structure(tree)):
+        return jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
 
     def stops(node: Any) -> bool:
         return is_variable(node) or (is_leaf is not None and is_leaf(node))

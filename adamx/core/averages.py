@@ -73,17 +73,17 @@ class Averages:
     nu_codec: Codec
     precise: bool
 
-    @property
+    @functools.cached_property
     def dithered(self) -> bool:
         """Whether a moment is."""
         return self.mu_codec.dithered or self.nu_codec.dithered
 
-    @property
+    @functools.cached_property
     def dithers_sum(self) -> bool:
         """Whether v is so slow that its float32 sum is dithered, see `numerics.ema`."""
         return self.precise and numerics.needs_dither(float(self.b2))
 
-    @property
+    @functools.cached_property
     def draws(self) -> bool:
         """Whether a step needs the thresholds of the dither."""
         return self.dithered or self.dithers_sum
@@ -103,10 +103,11 @@ class Averages:
 
     def load(self, g: jax.Array, mu: Stored, nu: Stored, walk: Thresholds | None = None) -> Loaded:
         """Gradient and moments in compute precision, and how they are averaged."""
-        dtype = numerics.compute_dtype(jnp.result_type(g), precision(mu), precision(nu))
+        of_m, of_v = precision(mu), precision(nu)
+        dtype = numerics.compute_dtype(jnp.result_type(g), of_m, of_v)
         real = numerics.real_dtype(dtype)
         b1, b2 = numerics.as_scalar(self.b1, dtype), numerics.as_scalar(self.b2, real)
-        wide = dtype if jnp.issubdtype(precision(mu), jnp.complexfloating) else real
+        wide = dtype if jnp.issubdtype(of_m, jnp.complexfloating) else real
         bits = None if walk is None else walk.thresholds(jnp.shape(g))
         threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
         first = functools.partial(numerics.ema, b1, precise=self.precise)
@@ -163,6 +164,8 @@ def check_storage(averages: Averages, nu: Tree) -> None:
         return
     in_blocks = codec.resolution(True) is not None
     narrow = codec.dtype is not None and is_half(codec.dtype) and not in_blocks
+    if not in_blocks and all(is_half(x.dtype) == narrow for x in jax.tree.leaves(nu) if hasattr(x, "dtype")):
+        return
     for path, stored in flatten_with_path(nu, is_quantized)[0]:
         if not is_quantized(stored) and (
             is_half(jnp.result_type(stored)) != narrow or (in_blocks and jnp.ndim(stored))
@@ -170,9 +173,14 @@ def check_storage(averages: Averages, nu: Tree) -> None:
             raise wrong_codes(f"{codec.dtype or 'float32'} at {path_name(path)}", str(jnp.result_type(stored)))
 
 
+LARGEST = 1 - 2.0**-24
+"""The largest number below 1 in float32."""
+
+
 def check_rates(averages: Averages, moments: Tree) -> None:
     """Raises a ValueError where a decay rate rounds to 1 in the precision in which a moment is averaged."""
-    if averages.precise:
+    known = hyperparameters.known(averages.b1), hyperparameters.known(averages.b2)
+    if averages.precise or max(known[0] or 0.0, known[1] or 0.0) <= LARGEST:
         return
     of_moments = {precision(m) for m in jax.tree.leaves(moments, is_leaf=lambda m: isinstance(m, Quantized))}
     for dtype in {numerics.real_dtype(numerics.compute_dtype(dtype)) for dtype in of_moments}:

@@ -11,9 +11,9 @@ from adamx.core.message import Moments, Weight, check_is_moments
 from adamx.core.state import MomentsState, check_state, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage.codec import first_moments, shapes
+from adamx.storage.codec import check_fits_moment, first_moments
 from adamx.storage.dither import MOMENTS, walks
-from adamx.trees import check_fits, map_leaves
+from adamx.trees import map_leaves
 
 
 def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
@@ -27,7 +27,7 @@ def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, MomentsState]:
         before = check_state(state, updates)
-        check_fits(updates, shapes(before.mu), of_state=True)
+        check_fits_moment(updates, before.mu)
         check_storage(averages, before.nu)
         check_rates(averages, before.mu)
         count = increment(jnp.asarray(before.count))  # line 5

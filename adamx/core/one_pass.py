@@ -12,7 +12,7 @@ from adamx.core.state import MomentsState, check_state, increment
 from adamx.core.step import Pass, Step, Weights
 from adamx.core.work import Work
 from adamx.numerics import Scalar
-from adamx.storage.codec import shapes
+from adamx.storage.codec import check_fits_moment
 from adamx.storage.dither import MOMENTS, PARAMETER, leaf_salt
 from adamx.trees import Tree, check_fits, path_name
 from adamx.variables import flatten_with_path
@@ -31,7 +31,7 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
 
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, MomentsState]:
         before = check_state(state, gradients)
-        check_fits(gradients, shapes(before.mu), of_state=True)
+        check_fits_moment(gradients, before.mu)
         check_storage(averages, before.nu)
         check_rates(averages, before.mu)
         check_fits(weights.params, gradients, "parameter", "update")

@@ -9,7 +9,7 @@ import optax
 
 from adamx.core.composition import wrong_state
 from adamx.storage.codec import shapes
-from adamx.trees import check_fits, check_leaves
+from adamx.trees import check_fits, check_leaves, fits
 
 
 class MomentsState(NamedTuple):
@@ -41,6 +41,8 @@ def check_state(state: Any, gradients: Any) -> MomentsState:
     dtype, shape = getattr(state.count, "dtype", np.dtype(type(state.count))), np.shape(state.count)
     if shape or not jnp.issubdtype(dtype, jnp.integer):
         raise wrong_state("MomentsState", state, f" whose count is {dtype}{list(shape)}")
+    if fits(state.nu, state.mu):
+        return state
     try:
         mu, nu = shapes(state.mu), shapes(state.nu)
         check_leaves("mu", mu)

@@ -18,9 +18,9 @@ from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
 from adamx.core.state import MomentsState, check_state, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage.codec import Stored, shapes
+from adamx.storage.codec import Stored, check_fits_moment
 from adamx.storage.dither import MOMENTS, Walk, walks
-from adamx.trees import check_fits, map_leaves
+from adamx.trees import map_leaves
 
 ClipValue = Callable[[jax.Array], Any]
 """From the number of steps taken before this one to c_t."""
@@ -142,7 +142,7 @@ def scale_by_adopt(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         before = check_state(state, updates)
-        check_fits(updates, shapes(before.mu), of_state=True)
+        check_fits_moment(updates, before.mu)
         check_storage(averages, before.nu)
         check_rates(averages, before.mu)
         count = jnp.asarray(before.count)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from adamx.trees import Tree, first_state, leaf_dtype, path_name
+from adamx.trees import Tree, check_fits, first_state, fits, leaf_dtype, path_name
 
 HALF_BITS = 16
 """The width of half precision: narrower dtypes than float32 need a codec's care."""
@@ -154,6 +154,12 @@ def is_quantized(node: Any) -> bool:
 def precision(stored: Stored) -> jnp.dtype:
     """The dtype that stands for a stored moment: its own, or float32 for quantized ones."""
     return jnp.dtype(jnp.float32) if isinstance(stored, Quantized) else jnp.result_type(stored)
+
+
+def check_fits_moment(gradients: Tree, moment: Tree) -> None:
+    """Raises unless gradients have the structure and shapes of a moment that a state keeps, see `check_fits`."""
+    if not fits(gradients, moment):
+        check_fits(gradients, shapes(moment), of_state=True)
 
 
 def shapes(moment: Tree) -> Tree:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from adamx.core.update import Update
+from adamx.core.step import Update
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 

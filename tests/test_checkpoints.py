@@ -206,18 +206,27 @@ ULPS = 20
 
 
 def read(release, name, kind, like):
-    """What a release stored, in the types of a tree, whose paths must be those that it stored."""
+    """What a release stored, by path, in the types of a tree: a path that the tree lacks is an integer."""
     prefix = f"{name}: {kind}: "
     found = {key.removeprefix(prefix): release[key] for key in release.files if key.startswith(prefix)}
-    assert sorted(found) == sorted(GOLDEN.stored(like))
+    halves = {name for name, x in GOLDEN.stored(like).items() if x.dtype == np.uint16}
+    types = {"/".join(map(str, path)): x.dtype for path, x in named(like)}
+    return {
+        name: jnp.asarray(x.view(jnp.bfloat16) if name in halves and types[name] == jnp.bfloat16 else x)
+        for name, x in found.items()
+    }
 
-    def leaf(path, x):
-        array = found[jax.tree_util.keystr(path, simple=True, separator="/")]
-        array = array.view(jnp.bfloat16) if x.dtype == jnp.bfloat16 else array
-        assert (array.dtype, array.shape) == (x.dtype, x.shape)
-        return jnp.asarray(array)
 
-    return jax.tree_util.tree_map_with_path(leaf, like)
+def named(tree):
+    return [
+        ((jax.tree_util.keystr(path, simple=True, separator="/"),), x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def in_order(release, name, kind, like):
+    found = read(release, name, kind, like)
+    return jax.tree.structure(like).unflatten([found[path] for (path,), _ in named(like)])
 
 
 @pytest.mark.parametrize("name", GOLDEN.SETTINGS)
@@ -226,10 +235,10 @@ def test_states_of_released_versions_go_on(file, name):
     release = np.load(file)
     tx, dtype = GOLDEN.SETTINGS[name]
     params = GOLDEN.draw(1000, dtype)
-    params, state = read(release, name, "params", params), read(release, name, "state", tx.init(params))
-    adamx.check_restored(tx, state, params)
+    params = in_order(release, name, "params", params)
+    state = adamx.interop.from_0_1(tx, read(release, name, "state", tx.init(params)), params)
     found, last = GOLDEN.train(tx, params, state, GOLDEN.STEPS)
-    expected = read(release, name, "after", params), read(release, name, "last", state)
+    expected = in_order(release, name, "after", params), in_order(release, name, "last", state)
     for x, y in zip(jax.tree.leaves((found, last)), jax.tree.leaves(expected), strict=True):
         if jnp.issubdtype(x.dtype, jnp.integer) or jnp.finfo(x.dtype).bits < 32:
             np.testing.assert_array_equal(x, y)  # codes, counts, remainders, rounded parameters

@@ -126,7 +126,6 @@ def test_a_state_of_another_kind_is_refused(entry):
             tx.update(params, wrong, params)
 
 
-@pytest.mark.slow
 @each
 def test_half_precision_follows_float64(entry, x64):
     # Rounding an update to the gradient's dtype is half a unit, eps/2; averages in float32 add 1e-5. Where m nearly
@@ -189,7 +188,6 @@ def test_compiled_is_op_by_op_to_a_few_ulp(entry):
     np.testing.assert_allclose(trajectory(tx, g, jnp.zeros(16)), compiled, rtol=entry.op_by_op, atol=16 * ULP)
 
 
-@pytest.mark.slow
 @each
 def test_complex_parameters_turn_with_the_gradient_or_are_refused(entry):
     g = normal(5, 6, 4) + 1j * normal(6, 6, 4)

@@ -239,7 +239,6 @@ def test_every_hint_leads_to_an_argument_of_adamw():
 HYPERPARAMETERS = {"learning_rate": 0.1, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "eps_root": 1e-3, "weight_decay": 0.1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
 def test_a_traced_or_vmapped_hyperparameter_does_what_a_number_does(name):
     def first(x):

@@ -98,7 +98,6 @@ def test_lookahead(make):
     assert bits(ours) == bits(theirs)
 
 
-@pytest.mark.slow
 def test_multi_steps_takes_the_average(make):
     tx = make(0.1)
     accumulated, alone = jax.jit(optax.MultiSteps(tx, 2).gradient_transformation().update), jax.jit(tx.update)
@@ -126,7 +125,6 @@ def test_branches_agree_in_type_for_any_mix_of_types(make, dtype, gradient_dtype
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(gradient_dtype)}
 
 
-@pytest.mark.slow
 def test_vmap_over_parameters(make):
     def batched(tx):
         params, g = (jax.tree.map(lambda x: jnp.stack([x, -2.0 * x]), tree) for tree in (PARAMS, gradients(1)))
@@ -208,7 +206,6 @@ def test_without_jit(make):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=POWER_OP_BY_OP), updates, expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["jit", "no jit"])
 def test_numpy_arrays_as_arguments(make, jit):
     tx = make(SCHEDULE)

@@ -101,7 +101,6 @@ def assert_close(params, model, bound):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=bound), params, expected)
 
 
-@pytest.mark.slow
 @precisions
 @optimizers
 def test_goes_on_where_torch_stopped(name, precision):
@@ -159,7 +158,6 @@ def test_groups_masks_and_wrappers():
     np.testing.assert_array_equal(state["b"].inner_state[0].mu["fc"]["bias"], STATE["state"][3]["exp_avg"])
 
 
-@pytest.mark.slow
 def test_into_codes():
     tx = adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=adamx.storage.Int8(min_size=0))
     state = adamx.check_restored(tx, convert(tx=tx), PARAMS)
@@ -228,7 +226,6 @@ def network():
     return module
 
 
-@pytest.mark.slow
 @pytest.mark.torch
 @precisions
 @optimizers

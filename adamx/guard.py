@@ -10,7 +10,8 @@ import optax
 from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
 from adamx.core.step import Pass, Update, Weights, about, landed, take_step
-from adamx.trees import Tree, all_finite
+from adamx.finite import all_finite
+from adamx.trees import Tree
 from adamx.variables import bare
 
 Take = Callable[[optax.OptState], tuple[Tree, optax.OptState]]

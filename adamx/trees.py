@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from adamx import numerics
 from adamx.numerics import compute_dtype
 from adamx.variables import bare, flatten_with_path, has_variables, holds_leaf, is_variable, put_back
 
@@ -170,9 +169,8 @@ def fits(tree: Tree, expected: Tree) -> bool:
     (leaves, treedef), (others, structure) = jax.tree.flatten(tree), jax.tree.flatten(expected)
     if treedef != structure:
         return False
-    kinds = [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in (*leaves, *others)]
-    shapes, dtypes = zip(*kinds, strict=True) if kinds else ((), ())
-    return shapes[: len(leaves)] == shapes[len(leaves) :] and all(map(_is_real, set(dtypes)))
+    same = all(getattr(x, "shape", None) == getattr(y, "shape", ()) for x, y in zip(leaves, others, strict=True))
+    return same and all(map(_is_real, {getattr(leaf, "dtype", None) for leaf in (*leaves, *others)}))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -183,38 +181,6 @@ def _is_real(dtype: Any) -> bool:
 def result_dtype(*leaves: Any) -> jnp.dtype:
     """The compute precision of arrays that meet in one formula."""
     return compute_dtype(*(jnp.result_type(leaf) for leaf in leaves))
-
-
-def widened(gradients: Tree, params: Tree) -> Tree:
-    """Gradients in the dtype of their parameters where that is wider, so that updates are not rounded on their way.
-
-    A tree that does not fit comes back as it is: the transformation says what is wrong with it.
-    """
-    if jax.tree.structure(gradients) != jax.tree.structure(params):
-        return gradients
-
-    def leaf(g: Any, p: Any) -> Any:
-        if not all(jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in (g, p)):
-            return g
-        own, wider = jnp.result_type(g), jnp.promote_types(jnp.result_type(g), jnp.result_type(p))
-        narrow = jnp.finfo(own).bits < jnp.finfo(jnp.result_type(p)).bits
-        return jnp.asarray(g).astype(wider) if narrow and jnp.iscomplexobj(g) == jnp.iscomplexobj(p) else g
-
-    return jax.tree.map(leaf, gradients, params)
-
-
-def all_finite(tree: Tree) -> jax.Array:
-    """Whether no leaf has a NaN or infinite element; leaves that are no floating arrays count as finite.
-
-    One compiled function, also outside jit: `jax_debug_nans` sees its answer alone, not the NaN that it looks for.
-    """
-    leaves = jax.tree.leaves(tree)
-    return _all_finite([x for x in leaves if jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact)])
-
-
-@functools.partial(jax.jit, inline=True)
-def _all_finite(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.all(jnp.stack([numerics.is_finite(x) for x in leaves] or [jnp.bool_(True)]))
 
 
 def staged() -> bool:

@@ -140,7 +140,7 @@ def collectives_of_a_step(n):
 def continues_after_a_restore():
     """A state restored by Orbax to its shardings continues with equal bits, and stays there in a scan."""
     mesh = zero.mesh_of(AxisType.Auto)
-    tx = adamx.shard_state(zero.TRANSFORMATIONS["fused int8"], mesh)
+    tx = adamx.shard_state(zero.TRANSFORMATIONS["masked int8"], mesh)
     params = zero.whole(mesh, zero.tree(100))
     step = jax.jit(lambda params, state, g: adamx.step(tx, g, state, params))
     params, state = step(params, tx.init(params), zero.whole(mesh, zero.tree(0)))

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from adamx.core.step import Update
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adamx
+from adamx.core.step import Update
 from adamx.kernels import layout
 
 layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels

@@ -64,11 +64,11 @@ def same(name, how, got, expected):
         assert (a == b).all(), f"{name}, {how}: {path} differs in {(a != b).sum()} elements"
 
 
-def in_shards(tx, dtype):
+def in_shards(tx, dtype, **extra):
     """The step inside `shard_map`, told where each shard begins."""
 
     def inner(params, state, g):
-        return stepper(tx, dither_offset=adamx.storage.shard_offsets(g, SPECS))(params, state, g)
+        return stepper(tx, dither_offset=adamx.storage.shard_offsets(g, SPECS), **extra)(params, state, g)
 
     def spec_of(path, x):
         names = [str(getattr(key, "key", "")) for key in path]
@@ -90,14 +90,19 @@ def in_shards(tx, dtype):
 
 def composed(name, tx, dtype):
     params = tree(100, dtype)
-    expected = train(jax.jit(stepper(tx)), params, tx.init(params))
+    expected = train(jax.jit(stepper(tx, backend="xla")), params, tx.init(params))
     sharded = placed(params)
     state = tx.init(sharded)
     for path, x in jax.tree_util.tree_leaves_with_path(state):
         if x.ndim and "rows" in jax.tree_util.keystr(path):
             assert x.sharding.spec[0] == "x", f"{name}: {jax.tree_util.keystr(path)} is placed as {x.sharding.spec}"
-    same(name, "under jit", train(jax.jit(stepper(tx)), sharded, state, place=placed), expected)
-    same(name, "in shard_map", train(in_shards(tx, dtype), sharded, tx.init(sharded), place=placed), expected)
+    same(name, "under jit", train(jax.jit(stepper(tx, backend="xla")), sharded, state, place=placed), expected)
+    same(
+        name,
+        "in shard_map",
+        train(in_shards(tx, dtype, backend="xla"), sharded, tx.init(sharded), place=placed),
+        expected,
+    )
 
 
 def fused(name, build, arguments):

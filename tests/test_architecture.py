@@ -14,6 +14,7 @@ LAYERS = {
     "patterns": 0,
     "shards": 0,
     "trees": 0,
+    "finite": 0,
     "storage": 0,
     "core": 1,
     "optimizers": 2,
@@ -33,7 +34,7 @@ LAYERS = {
     "flax": 5,
 }
 # Inside layer 0 the order is this one, from the formulas up.
-BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "patterns", "storage"]
+BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "finite", "patterns", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {

@@ -19,7 +19,7 @@ from adamx.core.work import Tail, Work
 from adamx.numerics import Scalar
 from adamx.storage.codec import HALF_BITS, is_half
 from adamx.storage.dither import PARAMETER, Walk, walks
-from adamx.trees import Tree, check_arrays, map_leaves, widened
+from adamx.trees import Tree, check_arrays, map_leaves
 
 
 @functools.partial(
@@ -169,6 +169,24 @@ def composed_update(
     if told.factor is not None:
         gradients = _of_leaves(functools.partial(_multiplied, told.factor), gradients)
     return optax.with_extra_args_support(tx).update(gradients, state, weights.wide(), **told.extra)
+
+
+def widened(gradients: Tree, params: Tree) -> Tree:
+    """Gradients in the dtype of their parameters where that is wider, so that updates are not rounded on their way.
+
+    A tree that does not fit comes back as it is: the transformation says what is wrong with it.
+    """
+    if jax.tree.structure(gradients) != jax.tree.structure(params):
+        return gradients
+
+    def leaf(g: Any, p: Any) -> Any:
+        if not all(jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in (g, p)):
+            return g
+        own, wider = jnp.result_type(g), jnp.promote_types(jnp.result_type(g), jnp.result_type(p))
+        narrow = jnp.finfo(own).bits < jnp.finfo(jnp.result_type(p)).bits
+        return jnp.asarray(g).astype(wider) if narrow and jnp.iscomplexobj(g) == jnp.iscomplexobj(p) else g
+
+    return jax.tree.map(leaf, gradients, params)
 
 
 def _of_leaves(f: Callable[[Any], jax.Array], tree: Tree) -> Tree:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, numerics
+from adamx.finite import all_finite
 from adamx.kernels.step import step
 from adamx.loop.objective import Objective
 from adamx.loop.outcome import StopReason
 from adamx.numerics import Scalar
-from adamx.trees import Tree, all_finite
+from adamx.trees import Tree
 
 GOING_ON = 0
 """In place of a `StopReason`."""

@@ -11,9 +11,10 @@ TREE = {"a": jnp.ones((3, 4)), "b": [jnp.zeros(2, "bfloat16"), jnp.arange(3)], "
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("leaf", ["a", "b"])
 def test_one_element_tells(leaf, value):
-    bad = jax.tree.map(
-        lambda x: x.at[0].set(value) if x.size and jnp.issubdtype(x.dtype, jnp.inexact) else x, {leaf: TREE[leaf]}
-    )
+    def spoiled(x):
+        return x.at[0].set(value) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+    bad = jax.tree.map(spoiled, {leaf: TREE[leaf]})
     assert bool(all_finite(TREE))
     assert not bool(all_finite({**TREE, **bad}))
     assert not bool(jax.jit(all_finite)({**TREE, **bad}))

@@ -91,7 +91,7 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
         >>> found.one_pass, found.state_bytes
         (True, 2101252)
         >>> adamx.explain(optax.chain(optax.clip(1.0), adamx.adamw(1e-3)), params).why
-        'optax.chain or another wrapper hides the one pass of adamx: use adamx.chain and the wrappers of adamx'
+        'optax.chain hides the one pass of adamx: use adamx.chain, with the same state'
     """
     kernel, problem = _kernel(platform)
     shapes = jax.eval_shape(lambda: bare(params))
@@ -141,7 +141,9 @@ def _why_not(kernel: Kernel | None, work: Work, leaf: Leaf) -> str:
     return "the kernel does not take this shape, dtype or storage"
 
 
-HIDDEN = "optax.chain or another wrapper hides the one pass of adamx: use adamx.chain and the wrappers of adamx"
+HIDDEN = "optax.chain hides the one pass of adamx: use adamx.chain, with the same state"
+CHAINS = ("chain.<locals>.", "named_chain.<locals>.")
+"""How the names of the updates of optax's chains begin."""
 
 
 def why_composed(tx: optax.GradientTransformation) -> str:
@@ -150,36 +152,18 @@ def why_composed(tx: optax.GradientTransformation) -> str:
 
 
 def hides_one_pass(tx: optax.GradientTransformation) -> bool:
-    """Whether there is a transformation with a step of one pass inside one that does not say how it steps."""
-    if about(tx).why != UNSAID:
-        return False
-    return any(update.step is not None and not update.why for update in _updates_in(tx.update, set()))
+    """Whether a chain of optax has a stage whose step is one pass."""
+    return about(tx).why == UNSAID and any(update.step is not None and not update.why for update in _chained(tx.update))
 
 
-def _updates_in(node: Any, seen: set[int]) -> Iterator[Update]:
-    """The updates that a function holds: in its closure, in what it is bound to, in tuples and dicts of these."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, Update):
-        yield node
-        node = node.function
-    held: list[Any] = []
-    if isinstance(node, tuple | list):
-        held = list(node)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    elif isinstance(node, dict):
-        held = list(node.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    else:
-        held = [cell.cell_contents for cell in getattr(node, "__closure__", None) or () if _is_filled(cell)]
-        held += [getattr(node, name) for name in ("__self__", "func", "args", "__wrapped__") if hasattr(node, name)]
-        bound = getattr(node, "__self__", None)
-        held += list(vars(bound).values()) if hasattr(bound, "__dict__") and not isinstance(bound, type) else []
-    for one in held:
-        yield from _updates_in(one, seen)
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
+def _chained(update: Any) -> Iterator[Update]:
+    """The updates of adamx in a chain of optax, and in chains in it: its function holds them."""
+    if isinstance(update, Update):
+        yield update
+    elif getattr(update, "__qualname__", "").startswith(CHAINS):
+        held = [cell.cell_contents for cell in update.__closure__ or ()]
+        for stages in held:
+            for stage in stages if isinstance(stages, tuple | list) else ():  # pyright: ignore[reportUnknownVariableType]
+                named = isinstance(stage, tuple) and not hasattr(stage, "update")  # pyright: ignore[reportUnknownArgumentType]
+                one: Any = stage[-1] if named else stage
+                yield from _chained(getattr(one, "update", one))

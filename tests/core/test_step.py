@@ -68,7 +68,7 @@ def traced(tx):
     return str(program).count("adamx_step"), program.out_avals
 
 
-@pytest.mark.filterwarnings("ignore:optax.chain or another wrapper hides")
+@pytest.mark.filterwarnings("ignore:optax.chain hides")
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_an_optimizer_is_a_plain_pair(make):
     tx = make()

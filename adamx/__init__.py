@@ -1,5 +1,16 @@
 """Adam for JAX, as three optax transformations that read like the paper."""
 
+import importlib
+import warnings
+from typing import Any
+
+from adamx import diagnostics as diagnostics
+from adamx import digest as digest
+from adamx import interop as interop
+from adamx import kernels as kernels
+from adamx import optimizers as optimizers
+from adamx import sharding as sharding
+from adamx import storage as storage
 from adamx.clip import clip_by_global_norm as clip_by_global_norm
 from adamx.core.chain import chain as chain
 from adamx.core.composition import join as join
@@ -13,83 +24,95 @@ from adamx.core.rate import scale_by_lr as scale_by_lr
 from adamx.core.state import MomentsState as MomentsState
 from adamx.deprecated import fused_adam as fused_adam
 from adamx.deprecated import fused_adamw as fused_adamw
-from adamx.diagnostics.diagnose import diagnose as diagnose
-from adamx.diagnostics.measure import Measurement as Measurement
-from adamx.diagnostics.plot import plot as plot
-from adamx.diagnostics.probe import ProbeState as ProbeState
-from adamx.diagnostics.probe import probe as probe
-from adamx.digest import fingerprint as fingerprint
-from adamx.footprint import StateBytes as StateBytes
 from adamx.footprint import state_bytes as state_bytes
-from adamx.guard import SkipNonfiniteState as SkipNonfiniteState
 from adamx.guard import check_skips as check_skips
 from adamx.guard import skip_nonfinite as skip_nonfinite
-from adamx.interop.check import check_restored as check_restored
-from adamx.interop.optax import from_optax as from_optax
-from adamx.interop.optax import to_optax as to_optax
-from adamx.interop.storage import restore_as as restore_as
-from adamx.interop.torch import from_torch as from_torch
-from adamx.interop.torch import to_torch as to_torch
-from adamx.interop.torch_params import params_from_torch as params_from_torch
-from adamx.interop.torch_params import params_to_torch as params_to_torch
-from adamx.kernels.explain import Explanation as Explanation
 from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step
 from adamx.loop.minimize import minimize as minimize
-from adamx.loop.outcome import MinimizeResult as MinimizeResult
-from adamx.loop.outcome import MinimizeStep as MinimizeStep
-from adamx.loop.outcome import StopReason as StopReason
 from adamx.optimizers.adabelief import adabelief as adabelief
-from adamx.optimizers.adabelief import scale_by_belief as scale_by_belief
-from adamx.optimizers.adabelief import scale_by_belief_moments as scale_by_belief_moments
 from adamx.optimizers.adam import adam as adam
 from adamx.optimizers.adam import scale_by_adam as scale_by_adam
 from adamx.optimizers.adamax import adamax as adamax
 from adamx.optimizers.adamax import adamaxw as adamaxw
-from adamx.optimizers.adamax import divide_by_infinity_norm as divide_by_infinity_norm
-from adamx.optimizers.adamax import scale_by_adamax as scale_by_adamax
-from adamx.optimizers.adamax import scale_by_infinity_moments as scale_by_infinity_moments
 from adamx.optimizers.adamw import adamw as adamw
-from adamx.optimizers.ademamix import SlowMomentumState as SlowMomentumState
 from adamx.optimizers.ademamix import ademamix as ademamix
-from adamx.optimizers.ademamix import ademamix_alpha as ademamix_alpha
-from adamx.optimizers.ademamix import ademamix_b3 as ademamix_b3
-from adamx.optimizers.ademamix import slow_momentum as slow_momentum
 from adamx.optimizers.adopt import adopt as adopt
-from adamx.optimizers.adopt import scale_by_adopt as scale_by_adopt
-from adamx.optimizers.amsgrad import AmsgradState as AmsgradState
-from adamx.optimizers.amsgrad import RunningMaxState as RunningMaxState
 from adamx.optimizers.amsgrad import amsgrad as amsgrad
-from adamx.optimizers.amsgrad import running_max as running_max
-from adamx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from adamx.optimizers.atan2 import adam_atan2 as adam_atan2
 from adamx.optimizers.atan2 import adamw_atan2 as adamw_atan2
-from adamx.optimizers.atan2 import atan2_correction as atan2_correction
-from adamx.optimizers.cautious import cautious as cautious
 from adamx.optimizers.cautious import cautious_adamw as cautious_adamw
-from adamx.optimizers.mars import PreviousGradientState as PreviousGradientState
 from adamx.optimizers.mars import mars as mars
-from adamx.optimizers.mars import reduce_variance as reduce_variance
 from adamx.optimizers.nadam import nadam as nadam
 from adamx.optimizers.nadam import nadamw as nadamw
 from adamx.optimizers.nesterov import nesterov as nesterov
 from adamx.optimizers.radam import radam as radam
-from adamx.optimizers.radam import rectified_bias_correction as rectified_bias_correction
-from adamx.optimizers.radam import scale_by_radam as scale_by_radam
-from adamx.optimizers.stable_adamw import clip_by_second_moment as clip_by_second_moment
 from adamx.optimizers.stable_adamw import stable_adamw as stable_adamw
 from adamx.paths import match as match
 from adamx.paths import not_matching as not_matching
 from adamx.paths import scale_by_path as scale_by_path
 from adamx.precision.master_params import master_params as master_params
 from adamx.precision.master_params import set_master_params as set_master_params
-from adamx.precision.master_weights import MasterWeightsState as MasterWeightsState
 from adamx.precision.master_weights import with_master_weights as with_master_weights
-from adamx.precision.stochastic_rounding import StochasticRoundingState as StochasticRoundingState
 from adamx.precision.stochastic_rounding import with_stochastic_rounding as with_stochastic_rounding
-from adamx.sharding.report import LeafSharding as LeafSharding
-from adamx.sharding.report import StateSharding as StateSharding
-from adamx.sharding.report import state_sharding as state_sharding
 from adamx.sharding.transform import shard_state as shard_state
 
 __version__ = "0.1.0"
+
+_MOVED = {
+    "AmsgradState": "adamx.optimizers",
+    "Explanation": "adamx.kernels",
+    "LeafSharding": "adamx.sharding",
+    "MasterWeightsState": "adamx.precision",
+    "Measurement": "adamx.diagnostics",
+    "MinimizeResult": "adamx.loop",
+    "MinimizeStep": "adamx.loop",
+    "PreviousGradientState": "adamx.optimizers",
+    "ProbeState": "adamx.diagnostics",
+    "RunningMaxState": "adamx.optimizers",
+    "SkipNonfiniteState": "adamx.guard",
+    "SlowMomentumState": "adamx.optimizers",
+    "StateBytes": "adamx.footprint",
+    "StateSharding": "adamx.sharding",
+    "StochasticRoundingState": "adamx.precision",
+    "StopReason": "adamx.loop",
+    "ademamix_alpha": "adamx.optimizers",
+    "ademamix_b3": "adamx.optimizers",
+    "atan2_correction": "adamx.optimizers",
+    "cautious": "adamx.optimizers",
+    "check_restored": "adamx.interop",
+    "clip_by_second_moment": "adamx.optimizers",
+    "diagnose": "adamx.diagnostics",
+    "divide_by_infinity_norm": "adamx.optimizers",
+    "fingerprint": "adamx.digest",
+    "from_optax": "adamx.interop",
+    "from_torch": "adamx.interop",
+    "params_from_torch": "adamx.interop",
+    "params_to_torch": "adamx.interop",
+    "plot": "adamx.diagnostics",
+    "probe": "adamx.diagnostics",
+    "rectified_bias_correction": "adamx.optimizers",
+    "reduce_variance": "adamx.optimizers",
+    "restore_as": "adamx.interop",
+    "running_max": "adamx.optimizers",
+    "scale_by_adamax": "adamx.optimizers",
+    "scale_by_adopt": "adamx.optimizers",
+    "scale_by_amsgrad": "adamx.optimizers",
+    "scale_by_belief": "adamx.optimizers",
+    "scale_by_belief_moments": "adamx.optimizers",
+    "scale_by_infinity_moments": "adamx.optimizers",
+    "scale_by_radam": "adamx.optimizers",
+    "slow_momentum": "adamx.optimizers",
+    "state_sharding": "adamx.sharding",
+    "to_optax": "adamx.interop",
+    "to_torch": "adamx.interop",
+}
+"""Names that stood here in 0.1, and the modules where they are now."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module 'adamx' has no attribute {name!r}")
+    message = f"adamx.{name} is {_MOVED[name]}.{name} since 0.2; the old name goes with the next release"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(_MOVED[name]), name)

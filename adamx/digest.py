@@ -37,9 +37,9 @@ def fingerprint(tree: Tree) -> str:
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np, adamx
         >>> state = adamx.adam(1e-3).init({"w": jnp.zeros(2)})
-        >>> adamx.fingerprint(state) == adamx.fingerprint(jax.tree.map(np.asarray, state))
+        >>> adamx.digest.fingerprint(state) == adamx.digest.fingerprint(jax.tree.map(np.asarray, state))
         True
-        >>> adamx.fingerprint(jnp.float32(0.0)) == adamx.fingerprint(jnp.float32(-0.0))
+        >>> adamx.digest.fingerprint(jnp.float32(0.0)) == adamx.digest.fingerprint(jnp.float32(-0.0))
         False
     """
     digest = hashlib.sha256()

@@ -48,11 +48,11 @@ def trained(task: Task, tx: Any, seed: int, steps: int, dtype: Any = jnp.float32
 
 
 def is_probe(node: Any) -> bool:
-    return isinstance(node, adamx.ProbeState)
+    return isinstance(node, adamx.diagnostics.ProbeState)
 
 
 def column(field: str) -> int:
-    return adamx.Measurement._fields.index(field) - 1
+    return adamx.diagnostics.Measurement._fields.index(field) - 1
 
 
 def curve() -> Task:
@@ -110,7 +110,7 @@ def draw(path: Path, panels: list[tuple[str, str, dict[str, np.ndarray], float |
 def spike_experiment(steps: int, out: Path) -> None:
     rows, task = [], curve()
     for seed in range(SEEDS if steps == STEPS else 1):
-        loss, measured = trained(task, probed(1e-2, adamx.probe(every=1)), seed, steps)
+        loss, measured = trained(task, probed(1e-2, adamx.diagnostics.probe(every=1)), seed, steps)
         worst = measured[:, :, column("spike")].max(axis=1)
         found = spikes(loss, worst)
         warned = [(warning, peak) for _, warning, peak in found if warning is not None]
@@ -153,7 +153,7 @@ def convolutional(task: Task) -> Task:
 
 def stall_experiment(task: Task, steps: int, out: Path) -> None:
     rate = optax.cosine_decay_schedule(2e-3, steps, alpha=0.02)
-    tx = probed(rate, adamx.probe(rate, every=1))
+    tx = probed(rate, adamx.diagnostics.probe(rate, every=1))
     runs = {
         "bfloat16 parameters": (tx, jnp.bfloat16),
         "with master weights": (adamx.with_master_weights(tx), jnp.bfloat16),
@@ -205,8 +205,8 @@ def cost(task: Task, rounds: int) -> None:
         builds = {
             "bare": lambda: probed(1e-3),
             "bare again": lambda: probed(1e-3),
-            "probe()": lambda: probed(1e-3, adamx.probe()),
-            "probe(rate)": lambda: probed(1e-3, adamx.probe(1e-3)),
+            "probe()": lambda: probed(1e-3, adamx.diagnostics.probe()),
+            "probe(rate)": lambda: probed(1e-3, adamx.diagnostics.probe(1e-3)),
         }
         seconds = interleave({k: contender(build, params, learned) for k, build in builds.items()}, rounds)
         found = ratios(seconds, "bare")

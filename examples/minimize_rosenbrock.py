@@ -28,7 +28,7 @@ def noises():
     return (random.standard_normal(2).astype(np.float32) for _ in itertools.count())
 
 
-def show(name: str, found: adamx.MinimizeResult) -> None:
+def show(name: str, found: adamx.loop.MinimizeResult) -> None:
     where = ", ".join(f"{float(found.params[axis]):.4f}" for axis in "xy")
     print(f"{name:33} ({where}) after {found.steps:5} steps: {found.stopped.name}")
 

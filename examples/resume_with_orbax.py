@@ -45,8 +45,8 @@ def restore(manager, step):
         train=ocp.args.StandardRestore({"params": params, "state": state}), fingerprint=ocp.args.JsonRestore()
     )
     saved = manager.restore(step, args=items)
-    state = adamx.check_restored(TX, saved.train["state"], params)
-    if adamx.fingerprint(saved.train) != saved.fingerprint["sha256"]:
+    state = adamx.interop.check_restored(TX, saved.train["state"], params)
+    if adamx.digest.fingerprint(saved.train) != saved.fingerprint["sha256"]:
         raise ValueError(f"the checkpoint of step {step} is not what was saved")
     return saved.train["params"], state
 
@@ -59,7 +59,7 @@ def train(folder, steps):
             params, state = train_step(params, state, step)
             if (step + 1) % EVERY == 0:
                 tree = {"params": params, "state": state}
-                digest = ocp.args.JsonSave({"sha256": adamx.fingerprint(tree)})
+                digest = ocp.args.JsonSave({"sha256": adamx.digest.fingerprint(tree)})
                 items = ocp.args.Composite(train=ocp.args.StandardSave(tree), fingerprint=digest)
                 manager.save(step + 1, args=items)
                 print(f"step {step + 1}", flush=True)
@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--folder", help="train here, from the newest checkpoint")
     options = parser.parse_args()
     if options.folder:
-        print(adamx.fingerprint(train(options.folder, options.steps)))
+        print(adamx.digest.fingerprint(train(options.folder, options.steps)))
         return
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as folder:
         expected = train(whole, options.steps)

@@ -21,7 +21,10 @@ images, labels = (jnp.asarray(a) for a in load_digits(return_X_y=True))
 rate = optax.piecewise_constant_schedule(1e-2, {STEPS // 2: 0.1})
 tx = adamx.skip_nonfinite(
     optax.chain(
-        adamx.scale_by_moments(), adamx.probe(rate, every=EVERY), adamx.bias_correction(), adamx.scale_by_lr(rate)
+        adamx.scale_by_moments(),
+        adamx.diagnostics.probe(rate, every=EVERY),
+        adamx.bias_correction(),
+        adamx.scale_by_lr(rate),
     )
 )
 
@@ -58,10 +61,10 @@ with SummaryWriter(str(out)) as writer:
     for t in range(STEPS):
         params, state, value = step(params, state, jax.random.key(t))
         if t % EVERY == 0:
-            history.append(adamx.diagnose(state))
+            history.append(adamx.diagnostics.diagnose(state))
             writer.add_scalar("loss", float(value), t)
             for path, measurement in history[-1].items():
                 for field, number in measurement._asdict().items():
                     writer.add_scalar(f"{field}/{path}", number, t)
-adamx.plot(history).savefig(out / "training.png", dpi=130)
+adamx.diagnostics.plot(history).savefig(out / "training.png", dpi=130)
 print(f"loss {float(value):.1e} after {STEPS} steps; {len(history)} measurements in {out}, a picture in training.png")

@@ -47,7 +47,7 @@ def main():
     whole, batch = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
 
     tx = adamx.adam(RATE)
-    print(adamx.state_sharding(tx, params, mesh))
+    print(adamx.sharding.state_sharding(tx, params, mesh))
     alone, _ = train(tx, params, x, y)
     on_all, state = train(adamx.shard_state(tx, mesh), jax.device_put(params, whole), *jax.device_put((x, y), batch))
     here = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))

@@ -50,7 +50,7 @@ plain = adamx.adamw(1e-3, **CODED)
 tx = adamx.shard_state(plain, MESH)
 params = jax.tree.map(lambda x: spread(x, P()), start)
 state = tx.init(params)
-where = adamx.state_sharding(plain, params, MESH)
+where = adamx.sharding.state_sharding(plain, params, MESH)
 assert not where.whole
 here = sum(shard.data.nbytes for x in jax.tree.leaves(state) for shard in x.addressable_shards)
 assert here == where.per_device

@@ -71,7 +71,7 @@ def starts_in_parts():
     params = zero.whole(mesh, zero.tree(0))
     compiled = jax.jit(tx.init).lower(params).compile()
     assert "[64,256]" not in compiled.as_text()
-    where = adamx.state_sharding(tx, params, mesh)
+    where = adamx.sharding.state_sharding(tx, params, mesh)
     assert compiled.memory_analysis().output_size_in_bytes < where.per_device + 512  # a table of pointers
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     for state in (jax.jit(tx.init)(params), tx.init(params), tx.init(abstract)):
@@ -144,7 +144,7 @@ def continues_after_a_restore():
     params = zero.whole(mesh, zero.tree(100))
     step = jax.jit(lambda params, state, g: adamx.step(tx, g, state, params))
     params, state = step(params, tx.init(params), zero.whole(mesh, zero.tree(0)))
-    where = adamx.state_sharding(tx, params, mesh).shardings
+    where = adamx.sharding.state_sharding(tx, params, mesh).shardings
     template = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, where)
     with tempfile.TemporaryDirectory() as folder, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(f"{folder}/state", state)

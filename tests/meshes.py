@@ -39,7 +39,10 @@ STORAGES = {
 
 def probed(rate, **storages):
     return optax.chain(
-        adamx.scale_by_moments(**storages), adamx.probe(rate, every=1), adamx.bias_correction(), adamx.scale_by_lr(rate)
+        adamx.scale_by_moments(**storages),
+        adamx.diagnostics.probe(rate, every=1),
+        adamx.bias_correction(),
+        adamx.scale_by_lr(rate),
     )
 
 

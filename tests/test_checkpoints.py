@@ -189,13 +189,13 @@ def test_a_dtype_that_is_cast_is_caught(tmp_path):
         checkpointer.wait_until_finished()
         got = checkpointer.restore(tmp_path / "state", {"state": jax.eval_shape(restoring.init, params)})["state"]
         unnamed = checkpointer.restore(tmp_path / "state")["state"]
-    adamx.check_restored(restoring, got, params)
-    assert adamx.fingerprint(got) != adamx.fingerprint(state)
-    assert adamx.fingerprint(unnamed) == adamx.fingerprint(state)
+    adamx.interop.check_restored(restoring, got, params)
+    assert adamx.digest.fingerprint(got) != adamx.digest.fingerprint(state)
+    assert adamx.digest.fingerprint(unnamed) == adamx.digest.fingerprint(state)
     with pytest.raises(TypeError, match="expected tuple, got list"):
-        adamx.check_restored(saving, unnamed, params)
+        adamx.interop.check_restored(saving, unnamed, params)
     with pytest.raises(TypeError, match="0/mu/w: expected float32, got bfloat16"):
-        adamx.check_restored(saving, got, params)
+        adamx.interop.check_restored(saving, got, params)
 
 
 GOLDEN = load(TESTS / "golden" / "make_state.py")

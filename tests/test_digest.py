@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import adamx
-from adamx import fingerprint
+from adamx.digest import fingerprint
 
 
 class Pair(NamedTuple):
@@ -138,12 +138,12 @@ x = jnp.arange(48.0).reshape(8, 6)
 key = jax.random.split(jax.random.key(0), 4)
 for spec in (P(), P("x"), P(None, "y"), P("x", "y"), P(("x", "y"))):
     placed = jax.device_put({"x": x}, NamedSharding(mesh, spec))
-    assert adamx.fingerprint(placed) == adamx.fingerprint({"x": x}), spec
+    assert adamx.digest.fingerprint(placed) == adamx.digest.fingerprint({"x": x}), spec
 placed = jax.device_put(key, NamedSharding(mesh, P("x")))
-assert adamx.fingerprint(placed) == adamx.fingerprint(key)
+assert adamx.digest.fingerprint(placed) == adamx.digest.fingerprint(key)
 big = [jax.device_put(jnp.zeros((1024, 1024)), NamedSharding(mesh, P("x", "y"))) for _ in range(8)]
 tracemalloc.start()
-adamx.fingerprint(big)
+adamx.digest.fingerprint(big)
 left, peak = tracemalloc.get_traced_memory()
 size = big[0].nbytes
 assert size > 4 * left, f"{left} bytes of what was read are kept"

@@ -9,7 +9,9 @@ import pytest
 import adamx
 import adamx.testing
 
-PUBLIC = [name for name in vars(adamx) if not name.startswith("_") and not inspect.ismodule(getattr(adamx, name))]
+TREE = ast.parse(Path(adamx.__file__).read_text())
+IMPORTS = [node for node in TREE.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adamx.")]
+PUBLIC = [alias.name for node in IMPORTS for alias in node.names]
 DEPRECATED = {"fused_adam", "fused_adamw"}
 CURRENT = [name for name in PUBLIC if name not in DEPRECATED]
 TESTING = ["reference_adam", "compare", "assert_equivalent"]
@@ -32,10 +34,21 @@ def test_the_names_that_the_readme_promises():
 
 
 def test_names_are_exported_once_and_explicitly():
-    tree = ast.parse(Path(adamx.__file__).read_text())
-    names = [a for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names]
-    assert all(a.asname == a.name for a in names)
-    assert sorted(a.name for a in names) == sorted(set(PUBLIC))
+    assert all(alias.asname == alias.name for node in IMPORTS for alias in node.names)
+    assert len(PUBLIC) == len(set(PUBLIC))
+    assert len(CURRENT) <= 45
+
+
+@pytest.mark.parametrize("name", adamx._MOVED)
+def test_a_name_that_has_moved_warns_and_is_the_same_thing(name):
+    module = importlib.import_module(adamx._MOVED[name])
+    with pytest.warns(DeprecationWarning, match=rf"adamx\.{name} is {module.__name__}\.{name} since 0\.2"):
+        assert getattr(adamx, name) is getattr(module, name)
+
+
+def test_a_name_that_never_was_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'adamx' has no attribute 'adamz'"):
+        adamx.adamz  # noqa: B018
 
 
 @pytest.mark.parametrize("thing", DOCUMENTED, ids=CASES)

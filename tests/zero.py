@@ -94,7 +94,7 @@ def check(name, kind):
     sharded = adamx.shard_state(tx, mesh)
     params, place = whole(mesh, tree(100, dtype)), functools.partial(whole, mesh)
     state = sharded.init(params)
-    where = adamx.state_sharding(tx, params, mesh)
+    where = adamx.sharding.state_sharding(tx, params, mesh)
     assert where.whole.keys() == {"odd"}, where
     for x, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(where.shardings), strict=True):
         assert x.sharding.is_equivalent_to(sharding, x.ndim), f"{x.sharding} instead of {sharding}"

@@ -17,7 +17,8 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
     """What the probe in an optimizer's state last measured, by leaf path. Waits for the device.
 
     Args:
-        state: of an optimizer with an `adamx.probe()` anywhere in it; it also tells what guards around it skipped.
+        state: of an optimizer with an `adamx.diagnostics.probe()` anywhere in it; it also tells what guards around it
+            skipped.
 
     Returns:
         A dict from path, "encoder/layer_0/bias", to `Measurement`, Python numbers.
@@ -27,9 +28,9 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.probe(), adamx.bias_correction())
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.diagnostics.probe(), adamx.bias_correction())
         >>> _, state = tx.update({"w": jnp.ones(4)}, tx.init({"w": jnp.ones(4)}))
-        >>> adamx.diagnose(state)["w"].spike.__round__(3)
+        >>> adamx.diagnostics.diagnose(state)["w"].spike.__round__(3)
         1.0
     """
     found: dict[str, Measurement] = {}
@@ -39,8 +40,8 @@ def diagnose(state: optax.OptState) -> dict[str, Measurement]:
             found[path] = Measurement(int(probe.step), *row, skipped=skipped)
     if not probes:
         raise TypeError(
-            "there is no ProbeState in this state: put adamx.probe(learning_rate) between adamx.scale_by_moments() "
-            "and adamx.bias_correction()"
+            "there is no ProbeState in this state: put adamx.diagnostics.probe(learning_rate) between "
+            "adamx.scale_by_moments() and adamx.bias_correction()"
         )
     return found
 

@@ -37,15 +37,15 @@ def plot(history: Sequence[dict[str, Measurement]], fields: Sequence[str] = MEAS
         >>> import adamx
         >>> from adamx.diagnostics.measure import Measurement
         >>> rows = [{"w": Measurement(t, 0.5, 0.1, 0.0, 1.0, 0.3, 1e-3, 0.0)} for t in (1, 2, 3)]
-        >>> len(adamx.plot(rows, ["spike", "stalled"]).axes)
+        >>> len(adamx.diagnostics.plot(rows, ["spike", "stalled"]).axes)
         2
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise ImportError("adamx.plot draws with Matplotlib: pip install 'adamx[plot]'") from error
+        raise ImportError("adamx.diagnostics.plot draws with Matplotlib: pip install 'adamx[plot]'") from error
     if not history:
-        raise ValueError("history is empty: append adamx.diagnose(state) to it while you train")
+        raise ValueError("history is empty: append adamx.diagnostics.diagnose(state) to it while you train")
     unknown = [name for name in fields if name not in LABELS]
     if unknown or not fields:
         raise ValueError(f"fields must be some of {', '.join(LABELS)}, got {list(fields)!r}")

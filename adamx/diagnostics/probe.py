@@ -50,11 +50,11 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
         >>> tx = optax.chain(
-        ...     adamx.scale_by_moments(), adamx.probe(0.1), adamx.bias_correction(), adamx.scale_by_lr(0.1)
+        ...     adamx.scale_by_moments(), adamx.diagnostics.probe(0.1), adamx.bias_correction(), adamx.scale_by_lr(0.1)
         ... )
         >>> params = {"w": jnp.full(4, 10.0)}
         >>> _, state = tx.update({"w": jnp.array([1.0, -1.0, 2.0, 0.0])}, tx.init(params), params)
-        >>> found = adamx.diagnose(state)["w"]
+        >>> found = adamx.diagnostics.diagnose(state)["w"]
         >>> found.step, round(found.signal_to_noise, 2), round(found.update_ratio, 4)
         (1, 0.75, 0.0087)
     """

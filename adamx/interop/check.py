@@ -15,10 +15,11 @@ SHOWN = 8
 """So many differences stand in an error."""
 
 WHAT_TO_DO = {
-    "dtype": "A moment in another dtype or codec moves to the storage of tx by adamx.restore_as(tx, state, params).",
+    "dtype": "A moment in another dtype or codec moves to the storage of tx by "
+    "adamx.interop.restore_as(tx, state, params).",
     "shape": "Arrays of another shape belong to other parameters: restore with the params of that run.",
     "structure": "A state restores into its own types with tx.init(params) as the template, tx made as for the run "
-    "that saved it; one of optax becomes adamx's by adamx.from_optax(state).",
+    "that saved it; one of optax becomes adamx's by adamx.interop.from_optax(state).",
 }
 
 
@@ -44,13 +45,13 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
         >>> import jax.numpy as jnp, adamx
         >>> params = {"w": jnp.zeros(2)}
         >>> saved = adamx.adam(1e-3).init(params)
-        >>> adamx.check_restored(adamx.adam(1e-3), saved, params)[0].nu["w"]
+        >>> adamx.interop.check_restored(adamx.adam(1e-3), saved, params)[0].nu["w"]
         Array([0., 0.], dtype=float32)
-        >>> adamx.check_restored(adamx.adam(1e-3, nu_dtype="float16"), saved, params)
+        >>> adamx.interop.check_restored(adamx.adam(1e-3, nu_dtype="float16"), saved, params)
         Traceback (most recent call last):
         TypeError: the restored state is not as tx.init(params) makes it:
           0/nu/w: expected float16 codes with scales of bfloat16(1,), got float32
-        A moment in another dtype or codec moves to the storage of tx by adamx.restore_as(tx, state, params).
+        A moment in another dtype or codec moves to the storage of tx by adamx.interop.restore_as(tx, state, params).
     """
     expected = jax.eval_shape(tx.init, params)
     found = differences(expected, state)

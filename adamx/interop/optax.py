@@ -24,8 +24,8 @@ def from_optax(state: optax.OptState) -> Any:
     `optax.amsgrad` `AmsgradState`; the arrays are the same ones, and steps go on with equal bits. Of complex parameters
     the second moment becomes real.
 
-    Moments that optax keeps in bfloat16, because the parameters are, stay in it: `adamx.restore_as(tx, state, params)`
-    moves them to the storage that `tx` has.
+    Moments that optax keeps in bfloat16, because the parameters are, stay in it:
+    `adamx.interop.restore_as(tx, state, params)` moves them to the storage that `tx` has.
 
     Args:
         state: of an optax transformation, or any tree that contains some.
@@ -36,7 +36,7 @@ def from_optax(state: optax.OptState) -> Any:
     Example:
         >>> import jax.numpy as jnp, optax, adamx
         >>> state = optax.adamw(1e-3).init(jnp.zeros(2))
-        >>> type(adamx.from_optax(state)[0]).__name__
+        >>> type(adamx.interop.from_optax(state)[0]).__name__
         'MomentsState'
     """
     return jax.tree.map(_to_ours, state, is_leaf=_is_theirs)
@@ -60,7 +60,7 @@ def to_optax(state: Any) -> Any:
     Example:
         >>> import jax.numpy as jnp, optax, adamx
         >>> state = adamx.adam(1e-3).init(jnp.zeros(2))
-        >>> updates, _ = optax.adam(1e-3).update(jnp.ones(2), adamx.to_optax(state))
+        >>> updates, _ = optax.adam(1e-3).update(jnp.ones(2), adamx.interop.to_optax(state))
         >>> updates.round(4)
         Array([-0.001, -0.001], dtype=float32)
     """
@@ -71,9 +71,9 @@ def to_optax(state: Any) -> Any:
             return _TO_THEIRS[type(node)](node)
         if _is_ours(node):
             raise TypeError(
-                f"optax has no state like {_words(node)} at {path_name(path)}: adamx.restore_as(tx, state, params) "
-                "makes plain moments of coded or dithered ones; what wraps an optimizer has to be taken off, "
-                "state.inner, and what it holds with it"
+                f"optax has no state like {_words(node)} at {path_name(path)}: "
+                "adamx.interop.restore_as(tx, state, params) makes plain moments of coded or dithered ones; what wraps "
+                "an optimizer has to be taken off, state.inner, and what it holds with it"
             )
         return node
 

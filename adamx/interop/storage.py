@@ -51,10 +51,10 @@ def restore_as(
         >>> params = {"w": jnp.ones((64, 128))}
         >>> wide, narrow = adamx.adam(1e-3), adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=adamx.storage.Int8())
         >>> _, state = wide.update(params, wide.init(params), params)
-        >>> smaller = adamx.restore_as(narrow, state, params)
+        >>> smaller = adamx.interop.restore_as(narrow, state, params)
         >>> adamx.state_bytes(state).total, adamx.state_bytes(smaller).total
         (65540, 25092)
-        >>> adamx.restore_as(wide, smaller, params, was=narrow)[0].mu["w"][0, :2].round(3)
+        >>> adamx.interop.restore_as(wide, smaller, params, was=narrow)[0].mu["w"][0, :2].round(3)
         Array([0.1, 0.1], dtype=float32)
     """
     expected, state = jax.eval_shape(tx.init, params), from_optax(state)

@@ -29,7 +29,7 @@ _SECOND = {*SECOND.values(), "max_exp_avg_sq"}
 
 AMSGRAD = (
     "torch takes the maximum of v and corrects it afterwards, AmsgradState holds that of the corrected v: build tx as "
-    "optax.chain(adamx.scale_by_moments(), adamx.running_max(corrected=False), adamx.bias_correction(), "
+    "optax.chain(adamx.scale_by_moments(), adamx.optimizers.running_max(corrected=False), adamx.bias_correction(), "
     "adamx.scale_by_lr(learning_rate))"
 )
 
@@ -83,7 +83,7 @@ def from_torch(
         >>> state_dict = {"state": {0: saved}, "param_groups": [{"params": [0], "param_names": ["fc.weight"]}]}
         >>> params, names = {"fc": {"kernel": jnp.zeros((3, 2))}}, {"fc/kernel": "fc.weight"}
         >>> layout = adamx.interop.flax_kernels
-        >>> state = adamx.from_torch(state_dict, names, params, adamx.adam(1e-3), layout=layout)
+        >>> state = adamx.interop.from_torch(state_dict, names, params, adamx.adam(1e-3), layout=layout)
         >>> int(state[0].count), state[0].mu["fc"]["kernel"].shape
         (5, (3, 2))
     """
@@ -156,7 +156,7 @@ def to_torch(
         >>> state = adamx.adam(1e-3).init({"w": jnp.zeros(2)})
         >>> new = {"state": {}, "param_groups": [{"params": [0], "param_names": ["w"]}]}
         >>> how = {"layout": adamx.interop.torch_layout, "as_tensor": np.asarray}  # or torch.from_numpy
-        >>> sorted(adamx.to_torch(state, new, {"w": "w"}, optimizer="Adam", **how)["state"][0])
+        >>> sorted(adamx.interop.to_torch(state, new, {"w": "w"}, optimizer="Adam", **how)["state"][0])
         ['exp_avg', 'exp_avg_sq', 'step']
     """
     if optimizer not in SECOND:
@@ -168,7 +168,7 @@ def to_torch(
     def put(field: str, tree: Tree, count: Any = None) -> None:
         for path, stored in by_path(tree).items():
             if is_quantized(stored):
-                raise TypeError(f"torch has no quantized moments, as at {path}: use adamx.restore_as first")
+                raise TypeError(f"torch has no quantized moments, as at {path}: use adamx.interop.restore_as first")
             number = known[torch_name(names, path, list(known))]
             new[number][field] = to_torch_axes(layout, path, _wide(stored))
             if count is not None:

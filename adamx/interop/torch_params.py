@@ -35,7 +35,8 @@ def params_from_torch(
         >>> import jax.numpy as jnp, numpy as np, adamx
         >>> params, names = {"fc": {"kernel": jnp.zeros((3, 2))}}, {"fc/kernel": "fc.weight"}
         >>> weights = {"fc.weight": np.arange(6.0).reshape(2, 3)}
-        >>> adamx.params_from_torch(weights, names, params, layout=adamx.interop.flax_kernels)["fc"]["kernel"][:, 1]
+        >>> layout = adamx.interop.flax_kernels
+        >>> adamx.interop.params_from_torch(weights, names, params, layout=layout)["fc"]["kernel"][:, 1]
         Array([3., 4., 5.], dtype=float32)
     """
 
@@ -74,7 +75,8 @@ def params_to_torch(
         >>> import jax.numpy as jnp, numpy as np, adamx
         >>> params, layout = {"fc": {"kernel": jnp.zeros((3, 2))}}, adamx.interop.flax_kernels
         >>> weights, names = {"fc.weight": np.ones((2, 3))}, {"fc/kernel": "fc.weight"}
-        >>> adamx.params_to_torch(params, weights, names, layout=layout, as_tensor=np.asarray)["fc.weight"].shape
+        >>> new = adamx.interop.params_to_torch(params, weights, names, layout=layout, as_tensor=np.asarray)
+        >>> new["fc.weight"].shape
         (2, 3)
     """
     found = dict(state_dict)

@@ -20,7 +20,7 @@ class StopReason(enum.IntEnum):
 
     Example:
         >>> import adamx
-        >>> print(adamx.StopReason(1))
+        >>> print(adamx.loop.StopReason(1))
         CONVERGED
     """
 

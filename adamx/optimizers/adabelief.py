@@ -50,7 +50,7 @@ def scale_by_belief_moments(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> stage = adamx.scale_by_belief_moments(b1=0.5, b2=0.5)
+        >>> stage = adamx.optimizers.scale_by_belief_moments(b1=0.5, b2=0.5)
         >>> stage.update(jnp.array([4.0]), stage.init(jnp.zeros(1)))[1].nu
         Array([2.], dtype=float32)
     """
@@ -82,7 +82,7 @@ def scale_by_belief(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> tx = adamx.scale_by_belief(b1=0.0, b2=0.5)
+        >>> tx = adamx.optimizers.scale_by_belief(b1=0.0, b2=0.5)
         >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))[0].shape
         (1,)
     """

@@ -59,7 +59,7 @@ def scale_by_infinity_moments(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> stage = adamx.scale_by_infinity_moments(b2=0.5, eps=0.0)
+        >>> stage = adamx.optimizers.scale_by_infinity_moments(b2=0.5, eps=0.0)
         >>> state = stage.init(jnp.zeros(1))
         >>> for g in (4.0, -3.0, 0.0):
         ...     moments, state = stage.update(jnp.array([g]), state)
@@ -91,7 +91,8 @@ def divide_by_infinity_norm() -> optax.GradientTransformationExtraArgs:
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_infinity_moments(eps=0.0), adamx.divide_by_infinity_norm())
+        >>> moments, quotient = adamx.optimizers.scale_by_infinity_moments, adamx.optimizers.divide_by_infinity_norm
+        >>> tx = optax.chain(moments(eps=0.0), quotient())
         >>> direction, _ = tx.update(jnp.array([-3.0, 0.0]), tx.init(jnp.zeros(2)))
         >>> direction.round(3)
         Array([-1.,  0.], dtype=float32)
@@ -143,7 +144,7 @@ def scale_by_adamax(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> tx = adamx.scale_by_adamax()
+        >>> tx = adamx.optimizers.scale_by_adamax()
         >>> tx.update(jnp.array([-3.0]), tx.init(jnp.zeros(1)))[0].round(4)
         Array([-1.], dtype=float32)
     """

@@ -54,7 +54,7 @@ def ademamix_alpha(alpha: float, steps: int) -> Callable[[Any], jax.Array]:
 
     Example:
         >>> import adamx
-        >>> alpha = adamx.ademamix_alpha(4.0, steps=100)
+        >>> alpha = adamx.optimizers.ademamix_alpha(4.0, steps=100)
         >>> [float(alpha(count)) for count in (24, 99, 500)]
         [1.0, 4.0, 4.0]
     """
@@ -72,7 +72,7 @@ def ademamix_b3(b3: float, steps: int, b1: float = 0.9) -> Callable[[Any], jax.A
 
     Example:
         >>> import adamx
-        >>> b3 = adamx.ademamix_b3(0.999, steps=1000)
+        >>> b3 = adamx.optimizers.ademamix_b3(0.999, steps=1000)
         >>> [round(float(b3(count)), 4) for count in (0, 9, 99, 999)]
         [0.909, 0.9497, 0.9908, 0.999]
     """
@@ -137,7 +137,7 @@ def slow_momentum(
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.slow_momentum(b3=0.9), adamx.bias_correction())
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.slow_momentum(b3=0.9), adamx.bias_correction())
         >>> direction, state = tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))
         >>> round(float(direction[0]), 3), state[1].mu_slow.round(3)
         (1.5, Array([0.2], dtype=float32))
@@ -224,7 +224,8 @@ def ademamix(
     Example:
         >>> import jax.numpy as jnp, adamx
         >>> steps, params = 1000, jnp.ones(1)
-        >>> tx = adamx.ademamix(0.1, b3=adamx.ademamix_b3(0.999, steps), alpha=adamx.ademamix_alpha(5.0, steps))
+        >>> b3, alpha = adamx.optimizers.ademamix_b3(0.999, steps), adamx.optimizers.ademamix_alpha(5.0, steps)
+        >>> tx = adamx.ademamix(0.1, b3=b3, alpha=alpha)
         >>> tx.update(jnp.array([2.0]), tx.init(params), params)[0].round(3)
         Array([-0.1], dtype=float32)
     """

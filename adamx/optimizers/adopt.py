@@ -122,7 +122,7 @@ def scale_by_adopt(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> tx = adamx.scale_by_adopt()
+        >>> tx = adamx.optimizers.scale_by_adopt()
         >>> state = tx.init(jnp.zeros(1))
         >>> for g in (4.0, 2.0):
         ...     direction, state = tx.update(jnp.array([g]), state)

@@ -69,7 +69,7 @@ def running_max(corrected: bool = True) -> optax.GradientTransformationExtraArgs
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> stages = adamx.scale_by_moments(b2=0.5), adamx.running_max(), adamx.bias_correction()
+        >>> stages = adamx.scale_by_moments(b2=0.5), adamx.optimizers.running_max(), adamx.bias_correction()
         >>> tx = optax.chain(*stages)
         >>> state = tx.init(jnp.zeros(1))
         >>> for g in (4.0, 0.0, 0.0):
@@ -136,7 +136,7 @@ def scale_by_amsgrad(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> tx = adamx.scale_by_amsgrad()
+        >>> tx = adamx.optimizers.scale_by_amsgrad()
         >>> tx.update(jnp.array([-3.0]), tx.init(jnp.zeros(1)))[0]
         Array([-0.9999934], dtype=float32)
     """

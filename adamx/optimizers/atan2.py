@@ -63,7 +63,7 @@ def atan2_correction(a: Scalar = 1.27, b: Scalar = 1.0) -> optax.GradientTransfo
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.atan2_correction())
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.atan2_correction())
         >>> direction, _ = tx.update(jnp.array([1e-15, -3.0, 0.0]), tx.init(jnp.zeros(3)))
         >>> direction.round(2)
         Array([ 1.,  -1.,  0.], dtype=float32)

@@ -46,7 +46,7 @@ def cautious(eps: Scalar = 1e-3) -> optax.GradientTransformationExtraArgs:
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.cautious(), adamx.bias_correction())
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.cautious(), adamx.bias_correction())
         >>> state = tx.init(jnp.zeros(2))
         >>> for g in ([1.0, 1.0], [1.0, -0.5]):
         ...     direction, state = tx.update(jnp.array(g), state)

@@ -92,7 +92,7 @@ def reduce_variance(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> tx = adamx.reduce_variance(b1=0.5, gamma=0.5)
+        >>> tx = adamx.optimizers.reduce_variance(b1=0.5, gamma=0.5)
         >>> state = tx.init(jnp.zeros(1))
         >>> for g in (0.2, 0.4):
         ...     c, state = tx.update(jnp.array([g]), state)

@@ -81,7 +81,7 @@ def rectified_bias_correction(
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.rectified_bias_correction())
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.rectified_bias_correction())
         >>> state = tx.init(jnp.zeros(1))
         >>> for _ in range(6):
         ...     direction, state = tx.update(jnp.array([20.0]), state)
@@ -132,7 +132,7 @@ def scale_by_radam(
 
     Example:
         >>> import jax.numpy as jnp, adamx
-        >>> tx = adamx.scale_by_radam()
+        >>> tx = adamx.optimizers.scale_by_radam()
         >>> tx.update(jnp.array([-3.0]), tx.init(jnp.zeros(1)))[0].round(4)
         Array([-3.], dtype=float32)
     """

@@ -62,7 +62,7 @@ def clip_by_second_moment(
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
-        >>> tx = optax.chain(adamx.scale_by_moments(b2=0.75), adamx.clip_by_second_moment())
+        >>> tx = optax.chain(adamx.scale_by_moments(b2=0.75), adamx.optimizers.clip_by_second_moment())
         >>> state = tx.init(jnp.zeros(1))
         >>> for g in (1e-6, 1.0):
         ...     direction, state = tx.update(jnp.array([g]), state)

@@ -98,7 +98,7 @@ def state_sharding(
         >>> import jax, jax.numpy as jnp, adamx
         >>> mesh = jax.sharding.AbstractMesh((8,), ("data",))
         >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), "float32"), "b": jax.ShapeDtypeStruct((3,), "float32")}
-        >>> print(adamx.state_sharding(adamx.adam(1e-3), params, mesh))
+        >>> print(adamx.sharding.state_sharding(adamx.adam(1e-3), params, mesh))
         leaf                        bytes    on each device  spec
         b                              24                24  (), whole
         w                       8,000,000         1,000,000  ('data', None)

@@ -178,5 +178,5 @@ def wrong_codes(expected: str, came: str) -> TypeError:
     """The error for a moment that another codec has stored."""
     return TypeError(
         f"expected a moment stored as {expected}, got {came}: a state with another mu_dtype or nu_dtype moves to the "
-        "storage of tx by adamx.restore_as(tx, state, params, was=old_tx)"
+        "storage of tx by adamx.interop.restore_as(tx, state, params, was=old_tx)"
     )

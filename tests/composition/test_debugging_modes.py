@@ -95,10 +95,10 @@ def test_every_wrapper(wrap, dtype, mode):
 @each_mode
 @pytest.mark.parametrize("rate", [None, 0.1])
 def test_the_probe(rate, mode):
-    tx = optax.chain(adamx.scale_by_moments(), adamx.probe(rate), adamx.bias_correction())
+    tx = optax.chain(adamx.scale_by_moments(), adamx.diagnostics.probe(rate), adamx.bias_correction())
     with mode():
         _, state = two_steps(tx)
-        found = adamx.diagnose(state)["w"]
+        found = adamx.diagnostics.diagnose(state)["w"]
     assert np.isnan([found.update_ratio, found.stalled]).tolist() == [rate is None] * 2
     assert np.isfinite(found[:6]).all()
 
@@ -127,7 +127,7 @@ def test_minimize_under_jit_that_converges_before_its_last_step(mode):
 
     with mode():
         found = run()
-    assert adamx.StopReason(int(found.stopped)) is adamx.StopReason.CONVERGED
+    assert adamx.loop.StopReason(int(found.stopped)) is adamx.loop.StopReason.CONVERGED
     assert np.isfinite(found.history[: int(found.steps)]).all()
     quiet = run()
     assert np.isnan(quiet.history[int(quiet.steps) :]).all()

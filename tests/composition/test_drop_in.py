@@ -56,7 +56,7 @@ def test_a_number_or_schedule_is_annotated_as_in_optax_and_the_hints_resolve(ent
             assert expected == {optax.ScalarOrSchedule} or (name == "alpha" and entry.make is not adamx.ademamix)
 
 
-@pytest.mark.parametrize("make", [adamx.scale_by_lr, adamx.add_decayed_weights, adamx.adamw, adamx.probe])
+@pytest.mark.parametrize("make", [adamx.scale_by_lr, adamx.add_decayed_weights, adamx.adamw, adamx.diagnostics.probe])
 def test_stages_are_annotated_so_too(make):
     hints = typing.get_type_hints(make)
     assert hints[next(iter(hints))] in (optax.ScalarOrSchedule, optax.ScalarOrSchedule | None)

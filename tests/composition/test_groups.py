@@ -22,7 +22,7 @@ MESH = jax.sharding.Mesh(jax.devices()[:1], ("data",))
 
 
 def probed(rate, **arguments):
-    stages = adamx.scale_by_moments(**arguments), adamx.probe(rate, every=1), adamx.bias_correction()
+    stages = adamx.scale_by_moments(**arguments), adamx.diagnostics.probe(rate, every=1), adamx.bias_correction()
     return optax.chain(*stages, adamx.scale_by_lr(rate))
 
 
@@ -90,25 +90,25 @@ def steps(tx, params, count=3):
 
 def read(tx, state, params):
     """Every reader, each on the whole state."""
-    assert adamx.check_restored(tx, state, params) is state
-    assert len(adamx.fingerprint(state)) == 64
+    assert adamx.interop.check_restored(tx, state, params) is state
+    assert len(adamx.digest.fingerprint(state)) == 64
     found = adamx.state_bytes(state)
     assert found.total == sum(x.nbytes for x in jax.tree.leaves(state))
     assert found.rest <= 400  # counts and what a probe has measured
-    plan = adamx.state_sharding(tx, params, MESH)
+    plan = adamx.sharding.state_sharding(tx, params, MESH)
     assert plan.total == found.total
-    again = adamx.restore_as(tx, state, params, was=tx)
+    again = adamx.interop.restore_as(tx, state, params, was=tx)
     assert jax.tree.structure(again) == jax.tree.structure(state)
-    masters = has(state, adamx.MasterWeightsState)
+    masters = has(state, adamx.precision.MasterWeightsState)
     if masters:
         weights = adamx.master_params(state, params)
         assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(weights))
         for w, p in zip(jax.tree.leaves(weights), jax.tree.leaves(params), strict=True):
             np.testing.assert_allclose(w, p.astype(jnp.float32), rtol=2.0**-8)
-    if has(state, adamx.SkipNonfiniteState):
+    if has(state, adamx.guard.SkipNonfiniteState):
         adamx.check_skips(state)
-    if has(state, adamx.ProbeState):
-        assert sorted(adamx.diagnose(state)) == ["body/kernel", "body/norm", "head/kernel", "head/lora"]
+    if has(state, adamx.diagnostics.ProbeState):
+        assert sorted(adamx.diagnostics.diagnose(state)) == ["body/kernel", "body/norm", "head/kernel", "head/lora"]
     return found
 
 
@@ -155,8 +155,8 @@ def test_adapters_only(wrap, outer):
     assert set(adamx.state_bytes(state).leaves) == {"head/lora"}
     assert np.array_equal(got["body"]["kernel"], params["body"]["kernel"])
     assert not np.array_equal(got["head"]["lora"], params["head"]["lora"])
-    adamx.check_restored(tx, state, params)
-    if has(state, adamx.MasterWeightsState):
+    adamx.interop.check_restored(tx, state, params)
+    if has(state, adamx.precision.MasterWeightsState):
         weights = adamx.master_params(state, got)
         assert weights["head"]["lora"].dtype == jnp.float32
         assert weights["body"]["norm"] is got["body"]["norm"]
@@ -187,7 +187,7 @@ def test_a_guard_counts_for_its_own_group():
     bad = jax.tree.map(jnp.ones_like, PARAMS)
     bad["head"]["lora"] = bad["head"]["lora"].at[0].set(jnp.nan)
     after, state = adamx.step(tx, bad, state, PARAMS)
-    assert {name: m.skipped for name, m in adamx.diagnose(state).items()} == {
+    assert {name: m.skipped for name, m in adamx.diagnostics.diagnose(state).items()} == {
         "body/kernel": 0, "body/norm": 0, "head/kernel": 0, "head/lora": 1
     }  # fmt: skip
     assert np.array_equal(after["head"]["lora"], PARAMS["head"]["lora"])
@@ -201,11 +201,11 @@ def test_a_guard_counts_for_its_own_group():
 def test_states_of_optax_in_groups(group):
     ours, theirs = group(adamx.adam(0.1)), group(optax.adam(0.1))
     params, state = steps(ours, PARAMS)
-    of_optax = adamx.to_optax(state)
+    of_optax = adamx.interop.to_optax(state)
     assert jax.tree.structure(of_optax) == jax.tree.structure(theirs.init(PARAMS))
-    assert adamx.fingerprint(adamx.from_optax(of_optax)) == adamx.fingerprint(state)
-    narrow = adamx.restore_as(group(INNER["int8"]), of_optax, params)
-    adamx.check_restored(group(INNER["int8"]), narrow, params)
+    assert adamx.digest.fingerprint(adamx.interop.from_optax(of_optax)) == adamx.digest.fingerprint(state)
+    narrow = adamx.interop.restore_as(group(INNER["int8"]), of_optax, params)
+    adamx.interop.check_restored(group(INNER["int8"]), narrow, params)
 
 
 def test_patterns_of_exclude_may_belong_to_another_group():

@@ -43,7 +43,7 @@ def loss(model):
 
 
 def probed(rate):
-    stages = adamx.scale_by_moments(nu_dtype=INT8), adamx.probe(rate, every=1), adamx.bias_correction()
+    stages = adamx.scale_by_moments(nu_dtype=INT8), adamx.diagnostics.probe(rate, every=1), adamx.bias_correction()
     return optax.chain(*stages, adamx.scale_by_lr(rate))
 
 
@@ -125,27 +125,27 @@ def test_it_trains_in_nnx_optimizer_as_it_does_alone(tx):
 def read(tx, state, params):
     """Every reader on `optimizer.opt_state`."""
     plain = bare(state)
-    assert adamx.check_restored(tx, state, params) is state
-    adamx.check_restored(tx, plain, bare(params))
-    assert adamx.fingerprint(state) == adamx.fingerprint(plain)
+    assert adamx.interop.check_restored(tx, state, params) is state
+    adamx.interop.check_restored(tx, plain, bare(params))
+    assert adamx.digest.fingerprint(state) == adamx.digest.fingerprint(plain)
     found = adamx.state_bytes(state)
     assert found == adamx.state_bytes(plain)
     assert set(found.leaves) <= set(PATHS)
     assert found.leaves
-    plan = adamx.state_sharding(tx, params, MESH)
+    plan = adamx.sharding.state_sharding(tx, params, MESH)
     assert plan.total == found.total
     assert list(plan.leaves) == PATHS
-    again = adamx.restore_as(tx, state, params, was=tx)
+    again = adamx.interop.restore_as(tx, state, params, was=tx)
     assert jax.tree.structure(again) == jax.tree.structure(jax.eval_shape(tx.init, params))
-    if has(state, adamx.MasterWeightsState):
+    if has(state, adamx.precision.MasterWeightsState):
         weights = adamx.master_params(state, params)
         assert jax.tree.structure(weights) == jax.tree.structure(params)
         assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(weights))
-    if has(state, adamx.SkipNonfiniteState):
+    if has(state, adamx.guard.SkipNonfiniteState):
         adamx.check_skips(state)
-    if has(state, adamx.ProbeState):
-        assert list(adamx.diagnose(state)) == PATHS
-        assert adamx.diagnose(state) == adamx.diagnose(plain)
+    if has(state, adamx.diagnostics.ProbeState):
+        assert list(adamx.diagnostics.diagnose(state)) == PATHS
+        assert adamx.diagnostics.diagnose(state) == adamx.diagnostics.diagnose(plain)
 
 
 def has(state, kind):
@@ -181,17 +181,17 @@ def test_a_state_moves_to_another_storage_and_to_optax():
     model, optimizer = trained(adamx.adam(0.01))
     params = nnx.state(model, nnx.Param)
     narrow = nnx.Optimizer(model, adamx.adam(0.01, mu_dtype=INT8, nu_dtype=INT8), wrt=nnx.Param)
-    nnx.update(narrow.opt_state, nnx.state(bare(adamx.restore_as(narrow.tx, optimizer.opt_state, params))))
+    nnx.update(narrow.opt_state, nnx.state(bare(adamx.interop.restore_as(narrow.tx, optimizer.opt_state, params))))
     narrow.update(model, nnx.grad(loss)(model))
     assert int(bare(narrow.opt_state)[0].count) == 4
-    assert adamx.fingerprint(adamx.from_optax(adamx.to_optax(optimizer.opt_state))) == adamx.fingerprint(
-        optimizer.opt_state
-    )
+    assert adamx.digest.fingerprint(
+        adamx.interop.from_optax(adamx.interop.to_optax(optimizer.opt_state))
+    ) == adamx.digest.fingerprint(optimizer.opt_state)
     of_optax = nnx.Optimizer(model, optax.adam(0.01), wrt=nnx.Param)
-    nnx.update(of_optax.opt_state, nnx.state(bare(adamx.to_optax(optimizer.opt_state))))
+    nnx.update(of_optax.opt_state, nnx.state(bare(adamx.interop.to_optax(optimizer.opt_state))))
     of_optax.update(model, nnx.grad(loss)(model))
     with pytest.raises(TypeError, match="MomentsState with quantized moments at 0"):
-        adamx.to_optax(narrow.opt_state)
+        adamx.interop.to_optax(narrow.opt_state)
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_errors_print_that_spelling():
     with pytest.raises(TypeError, match="gradient at fc/bias must be an array"):
         tx.update(integers, tx.init(params), params)
     with pytest.raises(TypeError, match=r"0/mu/fc/bias: expected \(1,\), got \(32,\)"):
-        adamx.check_restored(tx, tx.init(params), short)
+        adamx.interop.check_restored(tx, tx.init(params), short)
 
 
 @pytest.mark.slow
@@ -55,22 +55,22 @@ def test_square_kernels_of_torch_are_transposed():
     w, b = np.arange(9, dtype=np.float32).reshape(3, 3), np.zeros(3, np.float32)
     weights, layout = {"fc.weight": w, "fc.bias": b}, adamx.interop.flax_kernels
     names = {"fc/kernel": "fc.weight", "fc/bias": "fc.bias"}
-    got = adamx.params_from_torch(weights, names, params, layout=layout)
+    got = adamx.interop.params_from_torch(weights, names, params, layout=layout)
     assert jax.tree.structure(got) == jax.tree.structure(params)
     np.testing.assert_array_equal(bare(got)["fc"]["kernel"], w.T)
-    back = adamx.params_to_torch(got, weights, names, layout=layout, as_tensor=np.asarray)
+    back = adamx.interop.params_to_torch(got, weights, names, layout=layout, as_tensor=np.asarray)
     np.testing.assert_array_equal(back["fc.weight"], w)
     old = {f"{path}/value": name for path, name in names.items()}  # as adamx 0.1 spelled it
-    again = adamx.params_from_torch(weights, old, params, layout=layout)
+    again = adamx.interop.params_from_torch(weights, old, params, layout=layout)
     np.testing.assert_array_equal(bare(again)["fc"]["kernel"], w.T)
 
     state = {i: {"step": np.float32(2), "exp_avg": x, "exp_avg_sq": x} for i, x in enumerate((w, b))}
     saved = {"state": state, "param_groups": [{"params": [0, 1], "param_names": ["fc.weight", "fc.bias"]}]}
     tx = adamx.adam(0.1)
-    moments = adamx.from_torch(saved, names, params, tx, layout=layout)
+    moments = adamx.interop.from_torch(saved, names, params, tx, layout=layout)
     np.testing.assert_array_equal(bare(moments)[0].mu["fc"]["kernel"], w.T)
     optimizer = nnx.Optimizer(Square(), tx, wrt=nnx.Param)
     nnx.update(optimizer.opt_state, nnx.state(bare(moments)))
     how = {"optimizer": "Adam", "layout": layout, "as_tensor": np.asarray}
-    back = adamx.to_torch(optimizer.opt_state, saved, names, **how)
+    back = adamx.interop.to_torch(optimizer.opt_state, saved, names, **how)
     np.testing.assert_array_equal(back["state"][0]["exp_avg"], w)

@@ -31,7 +31,7 @@ WRAPPERS = {
     "clipped": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
     "factors": lambda tx: optax.chain(tx, adamx.scale_by_path({"row": 0.5})),
     "probed": lambda tx: optax.chain(
-        adamx.scale_by_moments(), adamx.probe(0.1), adamx.bias_correction(), adamx.scale_by_lr(0.1)
+        adamx.scale_by_moments(), adamx.diagnostics.probe(0.1), adamx.bias_correction(), adamx.scale_by_lr(0.1)
     ),
 }
 each_storage = pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
@@ -98,7 +98,7 @@ def test_every_wrapper_takes_leaves_without_elements(wrap):
 
 def test_minimize_converges_at_once_where_there_is_nothing_to_move():
     found = adamx.minimize(jnp.sum, jnp.zeros((0, 3)), adamx.adam(0.1), max_steps=9, atol=1e-3)
-    assert found.stopped is adamx.StopReason.CONVERGED
+    assert found.stopped is adamx.loop.StopReason.CONVERGED
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (1000,), (40, 25), (25, 40), (3, 5, 7), (1, 512), (512, 2), (2, 0)])

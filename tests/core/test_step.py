@@ -40,7 +40,7 @@ MAKERS = {
     "guard around masters": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.adam(1e-3))),
     "shards": lambda: adamx.shard_state(adamx.adam(1e-3), jax.sharding.Mesh(jax.devices()[:1], ("data",))),
     "paths": lambda: adamx.chain(adamx.adam(1e-3), adamx.scale_by_path({"b": 0.1})),
-    "probe": lambda: optax.chain(adamx.scale_by_moments(), adamx.probe(), adamx.bias_correction()),
+    "probe": lambda: optax.chain(adamx.scale_by_moments(), adamx.diagnostics.probe(), adamx.bias_correction()),
     "chain of optax": lambda: optax.chain(optax.clip_by_global_norm(1.0), adamx.adam(1e-3)),
     "chain": lambda: adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adam(1e-3), adamx.scale_by_path({"b": 0.1})),
 }

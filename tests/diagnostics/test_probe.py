@@ -38,27 +38,27 @@ def train(tx, steps=12):
 )
 def test_no_bit_of_the_updates_changes(every, arguments):
     params, _ = train(chain(**arguments))
-    probed, _ = train(chain(adamx.probe(RATE, every=every), **arguments))
+    probed, _ = train(chain(adamx.diagnostics.probe(RATE, every=every), **arguments))
     for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(probed), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.slow
 def test_measures_at_the_first_step_and_then_every_so_often():
-    _, history = train(chain(adamx.probe(RATE, every=5)))
-    steps = [adamx.diagnose(state)["w"].step for state in history]
+    _, history = train(chain(adamx.diagnostics.probe(RATE, every=5)))
+    steps = [adamx.diagnostics.diagnose(state)["w"].step for state in history]
     assert steps == [1, 1, 1, 1, 1, 6, 6, 6, 6, 6, 11, 11]
 
 
 @pytest.mark.slow
 def test_the_numbers_are_those_of_the_step():
-    tx = chain(adamx.probe(RATE, every=1))
+    tx = chain(adamx.diagnostics.probe(RATE, every=1))
     params = {"w": jnp.asarray([1.0, 10.0])}
     state = tx.init(params)
     for g in ([1.0, -1.0], [3.0, 1.0]):
         before, (updates, state) = params, tx.update({"w": jnp.asarray(g)}, state, params)
         params = optax.apply_updates(params, updates)
-    found = adamx.diagnose(state)["w"]
+    found = adamx.diagnostics.diagnose(state)["w"]
     direction = np.abs(np.asarray(updates["w"])) / float(RATE(1))
     assert found.signal_to_noise == pytest.approx(direction.mean(), rel=1e-5)
     norms = float(jnp.linalg.norm(updates["w"]) / jnp.linalg.norm(before["w"]))
@@ -67,21 +67,21 @@ def test_the_numbers_are_those_of_the_step():
 
 @pytest.mark.slow
 def test_without_a_rate_or_parameters():
-    tx = optax.chain(adamx.scale_by_moments(), adamx.probe(), adamx.bias_correction())
+    tx = optax.chain(adamx.scale_by_moments(), adamx.diagnostics.probe(), adamx.bias_correction())
     _, state = tx.update({"w": jnp.ones(3)}, tx.init({"w": jnp.ones(3)}))
-    found = adamx.diagnose(state)["w"]
+    found = adamx.diagnostics.diagnose(state)["w"]
     assert np.isnan(found.update_ratio)
     assert found.spike == pytest.approx(1, rel=1e-4)
 
 
 def test_errors():
     with pytest.raises(TypeError, match="every must be an integer"):
-        adamx.probe(every=0.5)
+        adamx.diagnostics.probe(every=0.5)
     with pytest.raises(ValueError, match="every must be at least 1"):
-        adamx.probe(every=0)
+        adamx.diagnostics.probe(every=0)
     with pytest.raises(ValueError, match="learning_rate must be a finite number"):
-        adamx.probe(-1.0)
-    tx = adamx.probe()
+        adamx.diagnostics.probe(-1.0)
+    tx = adamx.diagnostics.probe()
     with pytest.raises(TypeError, match="takes the Moments that scale_by_moments emits"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
     moments, _ = adamx.scale_by_moments().update(jnp.ones(1), adamx.scale_by_moments().init(jnp.ones(1)))
@@ -93,13 +93,13 @@ def test_errors():
 
 @pytest.mark.slow
 def test_empty_trees_and_scan_and_vmap():
-    tx = chain(adamx.probe(0.1, every=2))
+    tx = chain(adamx.diagnostics.probe(0.1, every=2))
     tx.update({}, tx.init({}))
 
     def step(state, g):
         return tx.update(g, state, g)[1], None
 
     state, _ = jax.lax.scan(step, tx.init(jnp.ones(3)), jnp.ones((4, 3)))
-    assert adamx.diagnose(state)["the tree itself"].step == 3
+    assert adamx.diagnostics.diagnose(state)["the tree itself"].step == 3
     several = jax.vmap(lambda g: tx.update(g, tx.init(g), g)[1])(jnp.ones((2, 3)))
     assert several[1].measured.shape == (2, 1, 7)

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import adamx
-from adamx import check_restored
+from adamx.interop import check_restored
 
 PARAMS = {"layer": {"w": jnp.ones((4, 32)), "b": jnp.ones(3)}}
 TX = adamx.adamw(optax.constant_schedule(1e-3))
@@ -37,7 +37,7 @@ def test_dtypes_that_were_cast():
     message = refused(TX, cast)
     for path in ("0/mu/layer/b", "0/mu/layer/w", "0/nu/layer/b", "0/nu/layer/w"):
         assert f"{path}: expected float32, got bfloat16" in message
-    assert "adamx.restore_as(tx, state, params)" in message
+    assert "adamx.interop.restore_as(tx, state, params)" in message
     assert "template" not in message
 
 
@@ -46,7 +46,7 @@ def test_another_storage():
     assert "0/nu/layer/w: expected uint8 codes with scales and tops of float32(4, 1), got float32" in message
     message = refused(adamx.adamw(optax.constant_schedule(1e-3), nu_dtype="float16"), STATE)
     assert "0/nu/layer/b: expected float16 codes with scales of bfloat16(1,), got float32" in message
-    assert "adamx.restore_as(tx, state, params)" in message
+    assert "adamx.interop.restore_as(tx, state, params)" in message
     assert "template" not in message
 
 
@@ -81,8 +81,8 @@ def test_other_containers():
     of_optax = optax.adamw(optax.constant_schedule(1e-3)).init(PARAMS)
     message = refused(TX, of_optax)
     assert "at 0 expected MomentsState, got ScaleByAdamState" in message
-    assert "adamx.from_optax(state)" in message
-    check_restored(TX, adamx.from_optax(of_optax), PARAMS)
+    assert "adamx.interop.from_optax(state)" in message
+    check_restored(TX, adamx.interop.from_optax(of_optax), PARAMS)
 
 
 def test_what_is_no_array():

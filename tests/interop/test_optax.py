@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import adamx
-from adamx import from_optax, to_optax
+from adamx.interop import from_optax, to_optax
 
 SCHEDULE = optax.linear_schedule(1e-2, 0.0, 60)
 PAIRS = {
@@ -62,7 +62,7 @@ def test_continues_with_equal_bits(name, place):
     expected, expected_state = run(theirs, theirs.init(PARAMS), PARAMS, range(40))
 
     params, state = run(theirs, theirs.init(PARAMS), PARAMS, range(20))
-    state = adamx.check_restored(ours, from_optax(state), params)
+    state = adamx.interop.check_restored(ours, from_optax(state), params)
     params, state = run(ours, state, params, range(20, 40))
     assert_same((params, to_optax(state)), (expected, expected_state))
 
@@ -82,7 +82,7 @@ def test_scheduled_weight_decay():
         pytest.skip("this optax has no schedule of the weight decay")
     ours = adamx.add_decayed_weights(optax.linear_schedule(1.0, 0.0, 10))
     state = decay.init(PARAMS)
-    adamx.check_restored(ours, from_optax(state), PARAMS)
+    adamx.interop.check_restored(ours, from_optax(state), PARAMS)
     assert_same(to_optax(ours.init(PARAMS)), state)
 
 
@@ -100,7 +100,7 @@ def test_complex_parameters(name):
     ours, theirs, _ = PAIRS[name]
     params = jax.tree.map(lambda p: p.astype(jnp.complex64), PARAMS)
     _, state = run(theirs(1e-2), theirs(1e-2).init(params), params, range(3))
-    converted = adamx.check_restored(ours(1e-2), from_optax(state), params)
+    converted = adamx.interop.check_restored(ours(1e-2), from_optax(state), params)
     assert_same(to_optax(converted), state)
 
 
@@ -108,7 +108,9 @@ WITHOUT_COUNTERPART = {
     "MomentsState with a dithered v at 0": adamx.adam(1e-3, nu_dtype="bfloat16"),
     "MomentsState with quantized moments at 0": adamx.adam(1e-3, nu_dtype="float16"),
     "AmsgradState with a dithered v at 0": adamx.amsgrad(1e-3, nu_dtype="bfloat16"),
-    "RunningMaxState at 1": optax.chain(adamx.scale_by_moments(), adamx.running_max(), adamx.bias_correction()),
+    "RunningMaxState at 1": optax.chain(
+        adamx.scale_by_moments(), adamx.optimizers.running_max(), adamx.bias_correction()
+    ),
     "MasterWeightsState at the tree itself": adamx.with_master_weights(optax.sgd(0.1)),
     "StochasticRoundingState at the tree itself": adamx.with_stochastic_rounding(optax.sgd(0.1)),
     "SkipNonfiniteState at 0": optax.chain(adamx.skip_nonfinite(adamx.adam(1e-3))),

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import adamx
-from adamx import check_restored, restore_as
+from adamx.interop import check_restored, restore_as
 
 INT8 = adamx.storage.Int8(block_size=24, min_size=0)
 OTHER_BLOCKS = adamx.storage.Int8(block_size=25, min_size=0)
@@ -115,7 +115,9 @@ def test_a_maximum_is_kept():
 def test_states_of_optax():
     theirs = optax.adamw(optax.constant_schedule(1e-3))
     state = trained(theirs)
-    assert_same(restore_as(make("int8"), state, PARAMS), restore_as(make("int8"), adamx.from_optax(state), PARAMS))
+    assert_same(
+        restore_as(make("int8"), state, PARAMS), restore_as(make("int8"), adamx.interop.from_optax(state), PARAMS)
+    )
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     wide = adamx.adam(1e-3)
     restored = restore_as(wide, optax.adam(1e-3).init(half), half)
@@ -182,7 +184,7 @@ CANNOT = {
         adamx.adam(1e-3),
     ),
     "nothing to put at 1/nu_max/b": (
-        optax.chain(adamx.scale_by_moments(), adamx.running_max(), adamx.bias_correction()),
+        optax.chain(adamx.scale_by_moments(), adamx.optimizers.running_max(), adamx.bias_correction()),
         optax.chain(adamx.scale_by_moments(), adamx.bias_correction(), optax.identity()),
     ),
     "nothing to put at remainder/": (adamx.with_master_weights(adamx.adam(1e-3)), adamx.adam(1e-3)),

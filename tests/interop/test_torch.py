@@ -16,7 +16,7 @@ GOLDEN = np.load(FOLDER / "torch_continue.npz")
 RATE, STEPS = float(GOLDEN["rate"]), int(GOLDEN["steps"])
 ORDER = ["conv.weight", "conv.bias", "fc.weight", "fc.bias"]
 NAMES = {"conv/kernel": "conv.weight", "conv/bias": "conv.bias", "fc/kernel": "fc.weight", "fc/bias": "fc.bias"}
-AMSGRAD = (adamx.scale_by_moments(), adamx.running_max(corrected=False), adamx.bias_correction())
+AMSGRAD = (adamx.scale_by_moments(), adamx.optimizers.running_max(corrected=False), adamx.bias_correction())
 SETTINGS = {
     "Adam": adamx.adam(RATE),
     "AdamW": adamx.adamw(RATE, weight_decay=0.1),
@@ -90,14 +90,14 @@ def single():
 
 
 def continued(name, precision, model, state_dict):
-    params = adamx.params_from_torch(model, NAMES, empty(precision), layout=flax_kernels)
+    params = adamx.interop.params_from_torch(model, NAMES, empty(precision), layout=flax_kernels)
     tx = SETTINGS[name]
-    state = adamx.from_torch(state_dict, NAMES, params, tx, layout=flax_kernels)
-    return train(tx, params, adamx.check_restored(tx, state, params))
+    state = adamx.interop.from_torch(state_dict, NAMES, params, tx, layout=flax_kernels)
+    return train(tx, params, adamx.interop.check_restored(tx, state, params))
 
 
 def assert_close(params, model, bound):
-    expected = adamx.params_from_torch(model, NAMES, params, layout=flax_kernels)
+    expected = adamx.interop.params_from_torch(model, NAMES, params, layout=flax_kernels)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=bound), params, expected)
 
 
@@ -116,9 +116,9 @@ def test_there_and_back(name, precision):
     enable(precision)
     _, state_dict, _ = golden(name, precision)
     params = empty(precision)
-    state = adamx.from_torch(state_dict, NAMES, params, SETTINGS[name], layout=flax_kernels)
+    state = adamx.interop.from_torch(state_dict, NAMES, params, SETTINGS[name], layout=flax_kernels)
     numbers = [{**state_dict["param_groups"][0], "betas": (0.9, 0.999), "momentum_decay": 1e6}]
-    found = adamx.to_torch(
+    found = adamx.interop.to_torch(
         state,
         {"state": {}, "param_groups": numbers},
         NAMES,
@@ -140,7 +140,7 @@ PARAMS = empty("float32")
 
 
 def convert(state_dict=STATE, names=NAMES, params=PARAMS, tx=None, layout=flax_kernels, **arguments):
-    return adamx.from_torch(state_dict, names, params, tx or adamx.adam(1e-3), layout=layout, **arguments)
+    return adamx.interop.from_torch(state_dict, names, params, tx or adamx.adam(1e-3), layout=layout, **arguments)
 
 
 def test_counts_of_schedules_and_other_parts():
@@ -160,13 +160,13 @@ def test_groups_masks_and_wrappers():
 
 def test_into_codes():
     tx = adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=adamx.storage.Int8(min_size=0))
-    state = adamx.check_restored(tx, convert(tx=tx), PARAMS)
+    state = adamx.interop.check_restored(tx, convert(tx=tx), PARAMS)
     assert int(state[0].count) == STEPS
-    plain = adamx.restore_as(adamx.adam(1e-3), state, PARAMS, was=tx)
+    plain = adamx.interop.restore_as(adamx.adam(1e-3), state, PARAMS, was=tx)
     np.testing.assert_allclose(plain[0].mu["fc"]["bias"], STATE["state"][3]["exp_avg"], rtol=2.0**-8)
     wide = {"fc": {"kernel": jnp.zeros((4, 32))}}
     with pytest.raises(TypeError, match="no quantized moments, as at fc/kernel"):
-        adamx.to_torch(tx.init(wide), STATE, NAMES, optimizer="Adam", layout=flax_kernels, as_tensor=np.asarray)
+        adamx.interop.to_torch(tx.init(wide), STATE, NAMES, optimizer="Adam", layout=flax_kernels, as_tensor=np.asarray)
 
 
 def test_numbers_without_names():
@@ -209,12 +209,12 @@ def test_what_does_not_fit_is_named(arguments, error, words):
 def test_to_torch_refuses():
     how = {"layout": flax_kernels, "as_tensor": np.asarray}
     with pytest.raises(ValueError, match=r"optimizer must be one of Adam, AdamW, .*, got 'SGD'"):
-        adamx.to_torch(convert(), STATE, NAMES, optimizer="SGD", **how)
+        adamx.interop.to_torch(convert(), STATE, NAMES, optimizer="SGD", **how)
     with pytest.raises(TypeError, match="AmsgradState holds"):
-        adamx.to_torch(adamx.amsgrad(1e-3).init(PARAMS), STATE, NAMES, optimizer="Adam", **how)
+        adamx.interop.to_torch(adamx.amsgrad(1e-3).init(PARAMS), STATE, NAMES, optimizer="Adam", **how)
     state = adamx.adam(1e-3).init({"conv": PARAMS["conv"]})
     with pytest.raises(ValueError, match=r"no moments for torch's fc.weight, fc.bias"):
-        adamx.to_torch(state, STATE, NAMES, optimizer="Adam", **how)
+        adamx.interop.to_torch(state, STATE, NAMES, optimizer="Adam", **how)
 
 
 @pytest.fixture
@@ -242,9 +242,9 @@ def test_with_torch_itself_both_ways(name, precision, network):
 
     back, new = network.start(name, network.DTYPES[precision])
     how = {"layout": flax_kernels, "as_tensor": torch.from_numpy}
-    back.load_state_dict(adamx.params_to_torch(params, back.state_dict(), NAMES, **how))
+    back.load_state_dict(adamx.interop.params_to_torch(params, back.state_dict(), NAMES, **how))
     kind = type(new).__name__
-    new.load_state_dict(adamx.to_torch(state, new.state_dict(), NAMES, optimizer=kind, **how))
+    new.load_state_dict(adamx.interop.to_torch(state, new.state_dict(), NAMES, optimizer=kind, **how))
     network.train(back, new, STEPS)
     params, _ = train(SETTINGS[name], params, state)
     assert_close(params, back.state_dict(), BOUNDS[precision])

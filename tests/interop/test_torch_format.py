@@ -107,7 +107,7 @@ def test_the_product_of_momenta():
     assert mu_product(10**5, group) < 1e-300
 
 
-MAXIMUM = (adamx.scale_by_moments(), adamx.running_max(corrected=False), adamx.bias_correction())
+MAXIMUM = (adamx.scale_by_moments(), adamx.optimizers.running_max(corrected=False), adamx.bias_correction())
 COMPLEX = {
     "Adam": adamx.adam(1e-3),
     "AMSGrad": optax.chain(*MAXIMUM, adamx.scale_by_lr(1e-3)),
@@ -128,15 +128,15 @@ def complex_state(name):
 def test_complex_moments_both_ways(name):
     params, how = {"w": jnp.zeros(2, jnp.complex64)}, {"layout": adamx.interop.torch_layout}
     saved = complex_state(name)
-    state = adamx.from_torch(saved, {"w": "w"}, params, COMPLEX[name], **how)
+    state = adamx.interop.from_torch(saved, {"w": "w"}, params, COMPLEX[name], **how)
     np.testing.assert_array_equal(state[0].mu["w"], saved["state"][0]["exp_avg"])
     np.testing.assert_allclose(state[0].nu["w"], [0.01, 5.0 if name == "Adamax" else 7.0], rtol=1e-6)
     if name == "AMSGrad":
         np.testing.assert_allclose(state[1].nu_max["w"], [0.02, 8.0], rtol=1e-6)
     kind = CLASSES.get(name, name)
-    back = adamx.to_torch(state, saved, {"w": "w"}, optimizer=kind, as_tensor=np.asarray, **how)
+    back = adamx.interop.to_torch(state, saved, {"w": "w"}, optimizer=kind, as_tensor=np.asarray, **how)
     assert {x.dtype.name for f, x in back["state"][0].items() if f != "step"} == {"complex64"}
-    again = adamx.from_torch(back, {"w": "w"}, params, COMPLEX[name], **how)
+    again = adamx.interop.from_torch(back, {"w": "w"}, params, COMPLEX[name], **how)
     for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)
 
@@ -154,11 +154,11 @@ def test_complex_moments_with_torch_itself(name):
         w.grad, squares = g, 0.999 * squares + 0.001 * np.abs(g.numpy()) ** 2
         optimizer.step()
     params, how = {"w": jnp.asarray(w.detach().numpy())}, {"layout": adamx.interop.torch_layout}
-    state = adamx.from_torch(optimizer.state_dict(), {"w": "w"}, params, COMPLEX[name], **how)
+    state = adamx.interop.from_torch(optimizer.state_dict(), {"w": "w"}, params, COMPLEX[name], **how)
     if name != "Adamax":
         np.testing.assert_allclose(state[0].nu["w"], squares, rtol=1e-6)
     how |= {"optimizer": kind.__name__, "as_tensor": torch.from_numpy}
-    optimizer.load_state_dict(adamx.to_torch(state, optimizer.state_dict(), {"w": "w"}, **how))
+    optimizer.load_state_dict(adamx.interop.to_torch(state, optimizer.state_dict(), {"w": "w"}, **how))
     before = w.detach().clone()
     optimizer.step()
     assert not torch.equal(before, w.detach())

@@ -12,10 +12,10 @@ MODEL = {"fc.weight": np.arange(6.0).reshape(2, 3), "fc.bias": np.ones(2), "runn
 
 
 def test_there_and_back():
-    params = adamx.params_from_torch(MODEL, NAMES, PARAMS, layout=flax_kernels)
+    params = adamx.interop.params_from_torch(MODEL, NAMES, PARAMS, layout=flax_kernels)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == jax.tree.map(lambda x: (x.shape, x.dtype), PARAMS)
     np.testing.assert_array_equal(params["fc"]["kernel"], MODEL["fc.weight"].T)
-    model = adamx.params_to_torch(params, MODEL, NAMES, layout=flax_kernels, as_tensor=np.asarray)
+    model = adamx.interop.params_to_torch(params, MODEL, NAMES, layout=flax_kernels, as_tensor=np.asarray)
     assert model.keys() == MODEL.keys()
     assert model["fc.bias"].dtype == np.float32
     jax.tree.map(np.testing.assert_array_equal, model, MODEL)
@@ -23,14 +23,14 @@ def test_there_and_back():
 
 def test_shapes_are_enough():
     shapes = jax.eval_shape(lambda: PARAMS)
-    params = adamx.params_from_torch(MODEL, NAMES, shapes, layout=flax_kernels)
+    params = adamx.interop.params_from_torch(MODEL, NAMES, shapes, layout=flax_kernels)
     assert params["fc"]["bias"].dtype == jnp.bfloat16
 
 
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"no entry for fc/kernel; torch's parameters are fc.weight, fc.bias"):
-        adamx.params_from_torch(MODEL, {"fc/bias": "fc.bias"}, PARAMS, layout=flax_kernels)
+        adamx.interop.params_from_torch(MODEL, {"fc/bias": "fc.bias"}, PARAMS, layout=flax_kernels)
     with pytest.raises(ValueError, match=r"for fc/kernel has shape \(2, 3\)"):
-        adamx.params_from_torch(MODEL, NAMES, PARAMS, layout={})
+        adamx.interop.params_from_torch(MODEL, NAMES, PARAMS, layout={})
     with pytest.raises(ValueError, match="no entry for fc/kernel"):
-        adamx.params_to_torch(PARAMS, MODEL, {"fc/bias": "fc.bias"}, layout={}, as_tensor=np.asarray)
+        adamx.interop.params_to_torch(PARAMS, MODEL, {"fc/bias": "fc.bias"}, layout={}, as_tensor=np.asarray)

@@ -9,7 +9,7 @@ import pytest
 import adamx
 from adamx.storage import Int8
 
-REASON = adamx.StopReason
+REASON = adamx.loop.StopReason
 
 
 def rosenbrock(p):

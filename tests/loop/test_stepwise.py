@@ -9,7 +9,7 @@ import pytest
 
 import adamx
 
-REASON = adamx.StopReason
+REASON = adamx.loop.StopReason
 
 
 def test_no_more_batches_are_drawn_than_there_are_steps():

@@ -34,7 +34,7 @@ def normal(*shape):
 @pytest.mark.parametrize("precise", [False, True])
 def test_is_algorithm_2_of_the_paper(precise):
     g = normal(200, 5)
-    found, state = run(adamx.scale_by_belief(precise=precise), g)
+    found, state = run(adamx.optimizers.scale_by_belief(precise=precise), g)
     u, s = exact(g)
     # without precise, 1 - 0.999^t and 1 - 0.999 in float32 are off by 1e-5 together
     np.testing.assert_allclose(found, u, rtol=4e-6 if precise else 2e-5, atol=2e-6)
@@ -48,32 +48,39 @@ def test_believes_in_what_it_has_predicted():
     steady = 1 + 0.01 * normal(400, 3)
     alternating = 1 + 10 * jnp.where(jnp.arange(400)[:, None] % 2 == 0, 1.0, -1.0)
     size = lambda make, g: float(jnp.abs(run(make(), g)[0][-1]).mean())
-    assert size(adamx.scale_by_belief, steady) > 10 * size(adamx.scale_by_adam, steady)
-    assert size(adamx.scale_by_belief, alternating) < 1.2 * size(adamx.scale_by_adam, alternating)
+    assert size(adamx.optimizers.scale_by_belief, steady) > 10 * size(adamx.scale_by_adam, steady)
+    assert size(adamx.optimizers.scale_by_belief, alternating) < 1.2 * size(adamx.scale_by_adam, alternating)
 
 
 def test_without_momentum_only_epsilon_is_left():
     g = normal(5, 4)
-    _, state = run(adamx.scale_by_belief(b1=0.0, b2=0.5, eps_root=0.25), g)
+    _, state = run(adamx.optimizers.scale_by_belief(b1=0.0, b2=0.5, eps_root=0.25), g)
     np.testing.assert_array_equal(state.nu, 0.25 * (2 - 0.5**4))  # m is g, and g - m nothing
 
 
 def test_epsilon_stays_in_the_average():
-    _, state = run(adamx.scale_by_belief(b2=0.9, eps_root=1e-3), jnp.zeros((300, 2)))
+    _, state = run(adamx.optimizers.scale_by_belief(b2=0.9, eps_root=1e-3), jnp.zeros((300, 2)))
     np.testing.assert_allclose(state.nu, 1e-3 / (1 - 0.9), rtol=1e-5)
 
 
 def test_by_hand_is_the_alias():
     g = normal(20, 3)
     for between, nesterov in (((), False), ((adamx.nesterov(),), True)):
-        stages = adamx.scale_by_belief_moments(), *between, adamx.bias_correction(1e-16), adamx.scale_by_lr(0.1)
+        stages = (
+            adamx.optimizers.scale_by_belief_moments(),
+            *between,
+            adamx.bias_correction(1e-16),
+            adamx.scale_by_lr(0.1),
+        )
         alias = adamx.adabelief(0.1, nesterov=nesterov)
         np.testing.assert_array_equal(run(optax.chain(*stages), g)[0], run(alias, g)[0])
 
 
 def test_its_moments_go_with_other_stages():
     g = normal(30, 3)
-    tx = optax.chain(adamx.scale_by_belief_moments(), adamx.running_max(), adamx.bias_correction(1e-16))
+    tx = optax.chain(
+        adamx.optimizers.scale_by_belief_moments(), adamx.optimizers.running_max(), adamx.bias_correction(1e-16)
+    )
     _, state = run(tx, g)
     assert (state[1].nu_max >= state[0].nu).all()
 
@@ -81,4 +88,4 @@ def test_its_moments_go_with_other_stages():
 @pytest.mark.parametrize("value", [-1e-16, np.inf, np.nan])
 def test_a_wrong_epsilon_is_named(value):
     with pytest.raises(ValueError, match="eps_root must be a finite number of at least 0"):
-        adamx.scale_by_belief_moments(eps_root=value)
+        adamx.optimizers.scale_by_belief_moments(eps_root=value)

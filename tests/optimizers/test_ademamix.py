@@ -42,7 +42,7 @@ def oracle(theta, gradients, eta, beta1=0.9, beta2=0.999, beta3=0.9999, alpha=5.
 
 
 def warm(steps, beta3=0.9999, alpha=5.0):
-    return {"b3": adamx.ademamix_b3(beta3, steps), "alpha": adamx.ademamix_alpha(alpha, steps)}
+    return {"b3": adamx.optimizers.ademamix_b3(beta3, steps), "alpha": adamx.optimizers.ademamix_alpha(alpha, steps)}
 
 
 SETTINGS = {
@@ -112,9 +112,9 @@ def test_arguments_are_those_of_optax():
 
 def test_schedules_are_the_equations_of_the_paper(x64):
     alpha, b3, from_zero = (
-        adamx.ademamix_alpha(8.0, 500),
-        adamx.ademamix_b3(0.9999, 500),
-        adamx.ademamix_b3(0.99, 9, b1=0),
+        adamx.optimizers.ademamix_alpha(8.0, 500),
+        adamx.optimizers.ademamix_b3(0.9999, 500),
+        adamx.optimizers.ademamix_b3(0.99, 9, b1=0),
     )
     for count in (0, 1, 10, 250, 499, 500, 10**6, 2**31 - 1):
         np.testing.assert_allclose(alpha(jnp.int32(count)), f_alpha(count + 1, 8.0, 500), rtol=1e-13)
@@ -125,7 +125,7 @@ def test_schedules_are_the_equations_of_the_paper(x64):
 
 def test_the_slow_average_is_not_corrected_and_outlives_m(run):
     g = jnp.zeros((60, 1)).at[0].set(1.0)
-    tx = optax.chain(adamx.scale_by_moments(), adamx.slow_momentum(b3=0.999), adamx.bias_correction())
+    tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.slow_momentum(b3=0.999), adamx.bias_correction())
     updates, _ = run(tx, g, jnp.zeros(1))
     np.testing.assert_allclose(updates[0], 1 + 5 * 0.001, rtol=1e-4)
     m_hat = 0.1 * 0.9**59 / (1 - 0.9**60)
@@ -137,7 +137,7 @@ def test_the_slow_average_is_not_corrected_and_outlives_m(run):
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 def test_the_slow_average_may_be_stored_narrow(dtype):
     # To nearest, a step of 1e-4 of the way would never leave 0.
-    tx = optax.chain(adamx.scale_by_moments(nu_dtype=dtype), adamx.slow_momentum(b3=0.9999, mu_dtype=dtype))
+    tx = optax.chain(adamx.scale_by_moments(nu_dtype=dtype), adamx.optimizers.slow_momentum(b3=0.9999, mu_dtype=dtype))
     g, step = jnp.ones(64), jax.jit(lambda s: tx.update(g, s)[1])
     state = jax.lax.fori_loop(0, 2000, lambda _, s: tx.update(g, s)[1], tx.init(g))
     stored = state[1].mu_slow
@@ -154,8 +154,8 @@ def test_precise_does_not_drift(precise, low, high):
     exact = np.ones(8)
     for row in g.astype(np.float64):
         exact = 0.9999 * exact + 0.0001 * row
-    tx = optax.chain(adamx.scale_by_moments(), adamx.slow_momentum(b3=0.9999, precise=precise))
-    state = (tx.init(g[0])[0], adamx.SlowMomentumState(jnp.ones(8)))
+    tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.slow_momentum(b3=0.9999, precise=precise))
+    state = (tx.init(g[0])[0], adamx.optimizers.SlowMomentumState(jnp.ones(8)))
     loop = jax.jit(lambda s, g: jax.lax.scan(lambda s, row: (tx.update(row, s)[1], None), s, g)[0])
     assert low <= float(np.abs(loop(state, g)[1].mu_slow / exact - 1).max()) < high
 
@@ -174,7 +174,13 @@ def test_a_huge_gradient_makes_no_huge_step():
 
 
 def test_behind_nesterov_and_before_other_stages(run):
-    stages = adamx.scale_by_moments(), adamx.nesterov(), adamx.slow_momentum(), adamx.running_max(), adamx.cautious()
+    stages = (
+        adamx.scale_by_moments(),
+        adamx.nesterov(),
+        adamx.optimizers.slow_momentum(),
+        adamx.optimizers.running_max(),
+        adamx.optimizers.cautious(),
+    )
     updates, _ = run(
         optax.chain(*stages, adamx.bias_correction(), adamx.scale_by_lr(1.0)), jnp.ones((3, 2)), jnp.ones(2)
     )
@@ -200,15 +206,15 @@ def test_errors():
     with pytest.raises(TypeError, match="precise=True needs b3 as a Python float, got a schedule"):
         adamx.ademamix(0.1, b3=optax.constant_schedule(0.9), precise=True)
     with pytest.raises(TypeError, match="the value of the alpha schedule <lambda>"):
-        adamx.slow_momentum(alpha=lambda count: "a").init(jnp.ones(1))
+        adamx.optimizers.slow_momentum(alpha=lambda count: "a").init(jnp.ones(1))
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        adamx.ademamix_alpha(5.0, 0)
+        adamx.optimizers.ademamix_alpha(5.0, 0)
     with pytest.raises(ValueError, match="b1 must be in"):
-        adamx.ademamix_b3(0.999, 10, b1=1.0)
+        adamx.optimizers.ademamix_b3(0.999, 10, b1=1.0)
     with pytest.raises(TypeError, match=r"slow_momentum\(\) takes the Moments"):
-        adamx.slow_momentum().update(jnp.ones(1), adamx.slow_momentum().init(jnp.ones(1)))
+        adamx.optimizers.slow_momentum().update(jnp.ones(1), adamx.optimizers.slow_momentum().init(jnp.ones(1)))
     moments, _ = adamx.scale_by_moments().update(jnp.ones(2), adamx.scale_by_moments().init(jnp.ones(2)))
     with pytest.raises(TypeError, match="expected the state that init returned, SlowMomentumState, got EmptyState"):
-        adamx.slow_momentum().update(moments, optax.EmptyState())
+        adamx.optimizers.slow_momentum().update(moments, optax.EmptyState())
     with pytest.raises(TypeError, match=r"mu_slow at the tree itself has shape \(3,\), its mu has shape \(2,\)"):
-        adamx.slow_momentum().update(moments, adamx.slow_momentum().init(jnp.ones(3)))
+        adamx.optimizers.slow_momentum().update(moments, adamx.optimizers.slow_momentum().init(jnp.ones(3)))

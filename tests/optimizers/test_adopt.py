@@ -57,7 +57,7 @@ def test_float32_is_the_paper(precise, noise, run):
 
 
 def test_the_first_gradient_sets_v_and_makes_no_step():
-    tx, g = adamx.scale_by_adopt(), jnp.asarray([3.0, -0.5, 0.0])
+    tx, g = adamx.optimizers.scale_by_adopt(), jnp.asarray([3.0, -0.5, 0.0])
     direction, state = tx.update(g, tx.init(g))
     np.testing.assert_array_equal(direction, 0.0)
     np.testing.assert_array_equal(state.nu, g * g)
@@ -126,7 +126,7 @@ def test_narrow_moments_of_a_slow_average(dtype, noise, run):
 
 @pytest.mark.slow
 def test_thresholds_move_on_with_every_step():
-    tx = adamx.scale_by_adopt(nu_dtype="bfloat16")
+    tx = adamx.optimizers.scale_by_adopt(nu_dtype="bfloat16")
     state = tx.init(jnp.ones(2))
     for step in (1, 2):
         _, state = tx.update(jnp.ones(2), state)
@@ -134,7 +134,7 @@ def test_thresholds_move_on_with_every_step():
 
 
 def test_without_the_clip_m_fits_its_storage():
-    tx = adamx.scale_by_adopt(use_clipping=False, b1=0.0, mu_dtype="bfloat16")
+    tx = adamx.optimizers.scale_by_adopt(use_clipping=False, b1=0.0, mu_dtype="bfloat16")
     state = tx.init(jnp.ones(1))
     for g in (1e-6, 1e38):
         _, state = tx.update(jnp.asarray([g]), state)
@@ -149,14 +149,14 @@ def test_precise_does_not_drift(precise, low, high):
     exact = np.ones(8)
     for row in g.astype(np.float64):
         exact = 0.9999 * exact + 0.0001 * row * row
-    tx = adamx.scale_by_adopt(precise=precise)
+    tx = adamx.optimizers.scale_by_adopt(precise=precise)
     state = adamx.MomentsState(jnp.int32(1), jnp.zeros(8), jnp.ones(8))
     loop = jax.jit(lambda s, g: jax.lax.scan(lambda s, row: (tx.update(row, s)[1], None), s, g)[0])
     assert low <= float(np.abs(loop(state, g).nu / exact - 1).max()) < high
 
 
 def test_decay_goes_before_the_rate():
-    tx = optax.chain(adamx.scale_by_adopt(), adamx.add_decayed_weights(0.5), adamx.scale_by_lr(0.1))
+    tx = optax.chain(adamx.optimizers.scale_by_adopt(), adamx.add_decayed_weights(0.5), adamx.scale_by_lr(0.1))
     params = jnp.ones(2)
     np.testing.assert_allclose(tx.update(params, tx.init(params), params)[0], -0.05)
 
@@ -177,4 +177,4 @@ def test_errors():
     with pytest.raises(ValueError, match=r"b2=0\.99999999 is 1 in float32"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
     with pytest.raises(TypeError, match="expected the state that init returned, MomentsState"):
-        adamx.scale_by_adopt().update(jnp.ones(1), optax.EmptyState())
+        adamx.optimizers.scale_by_adopt().update(jnp.ones(1), optax.EmptyState())

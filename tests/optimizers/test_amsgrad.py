@@ -24,7 +24,7 @@ def normal(*shape):
 @pytest.mark.parametrize("corrected", [True, False])
 def test_the_divisor_never_falls(corrected):
     g = np.random.default_rng(1).standard_normal((30, 4)) * np.geomspace(100, 0.01, 30)[:, None]
-    stages = adamx.scale_by_moments(b2=0.9), adamx.running_max(corrected), adamx.bias_correction()
+    stages = adamx.scale_by_moments(b2=0.9), adamx.optimizers.running_max(corrected), adamx.bias_correction()
     found, state = steps(optax.chain(*stages), jnp.asarray(g, jnp.float32))
     m, v, v_max = 0.0, 0.0, 0.0
     for t, row in enumerate(g, start=1):
@@ -37,14 +37,14 @@ def test_the_divisor_never_falls(corrected):
 
 def test_the_paper_corrects_nothing():
     g = normal(20, 3)
-    by_hand = optax.chain(adamx.scale_by_moments(), adamx.running_max(corrected=False), adamx.uncorrected())
-    ours = adamx.scale_by_amsgrad(bias_correction_mu=False, bias_correction_nu=False)
+    by_hand = optax.chain(adamx.scale_by_moments(), adamx.optimizers.running_max(corrected=False), adamx.uncorrected())
+    ours = adamx.optimizers.scale_by_amsgrad(bias_correction_mu=False, bias_correction_nu=False)
     np.testing.assert_array_equal(steps(ours, g)[0], steps(by_hand, g)[0])
 
 
 def test_by_hand_is_the_alias():
     by_hand = optax.chain(
-        adamx.scale_by_moments(), adamx.running_max(), adamx.bias_correction(), adamx.scale_by_lr(0.1)
+        adamx.scale_by_moments(), adamx.optimizers.running_max(), adamx.bias_correction(), adamx.scale_by_lr(0.1)
     )
     (u, one), (w, two) = (steps(tx, normal(20, 3)) for tx in (adamx.amsgrad(0.1), by_hand))
     np.testing.assert_array_equal(u, w)
@@ -55,7 +55,7 @@ def test_by_hand_is_the_alias():
 def test_goes_on_from_a_state_of_optax():
     ours, theirs, g = adamx.amsgrad(0.1), optax.amsgrad(0.1), normal(10, 3)
     _, state = steps(theirs, g)
-    a, _ = jax.jit(ours.update)(g[0], (adamx.AmsgradState(*state[0]), state[1]))
+    a, _ = jax.jit(ours.update)(g[0], (adamx.optimizers.AmsgradState(*state[0]), state[1]))
     b, _ = jax.jit(theirs.update)(g[0], state)
     np.testing.assert_array_equal(a, b)
 
@@ -93,7 +93,7 @@ def test_converges_where_adam_does_not():
 
 def test_an_infinite_corrected_v_is_not_kept():
     g = jnp.ones((700, 3)).at[0].set(jnp.asarray([1e20, 1e30, 1.0]))
-    found, state = steps(adamx.scale_by_amsgrad(), g)
+    found, state = steps(adamx.optimizers.scale_by_amsgrad(), g)
     np.testing.assert_array_equal(state.nu_max[:2], np.finfo(np.float32).max)
     np.testing.assert_allclose(found[0], [1e20 / 2**64, 2 / (1 - 0.9), 1.0], rtol=1e-4)
 
@@ -102,13 +102,13 @@ def test_an_infinite_corrected_v_is_not_kept():
     ("state", "came"),
     [
         (adamx.MomentsState(jnp.int32(0), jnp.zeros(2), jnp.zeros(2)), "RunningMaxState, got MomentsState"),
-        (adamx.RunningMaxState({"a": jnp.zeros(2)}), "nu_max"),
-        (adamx.RunningMaxState(jnp.zeros(3)), r"nu_max at the tree itself has shape \(3,\)"),
+        (adamx.optimizers.RunningMaxState({"a": jnp.zeros(2)}), "nu_max"),
+        (adamx.optimizers.RunningMaxState(jnp.zeros(3)), r"nu_max at the tree itself has shape \(3,\)"),
     ],
     ids=["kind", "structure", "shape"],
 )
 def test_a_state_that_is_not_its_own_is_refused(state, came):
-    tx = optax.chain(adamx.scale_by_moments(), adamx.running_max(), adamx.bias_correction())
+    tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.running_max(), adamx.bias_correction())
     first, _, last = tx.init(jnp.zeros(2))
     with pytest.raises(TypeError, match=came):
         tx.update(jnp.ones(2), (first, state, last))
@@ -116,8 +116,8 @@ def test_a_state_that_is_not_its_own_is_refused(state, came):
 
 def test_errors():
     with pytest.raises(TypeError, match="running_max\\(\\) takes the Moments"):
-        adamx.running_max().update(jnp.ones(1), adamx.RunningMaxState(jnp.ones(1)))
+        adamx.optimizers.running_max().update(jnp.ones(1), adamx.optimizers.RunningMaxState(jnp.ones(1)))
     with pytest.raises(TypeError, match="corrected must be True or False, got 1"):
-        adamx.running_max(1)
+        adamx.optimizers.running_max(1)
     with pytest.raises(TypeError, match="bias_correction_nu must be True or False"):
         adamx.amsgrad(0.1, bias_correction_nu="no")

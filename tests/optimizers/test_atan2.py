@@ -84,18 +84,23 @@ def test_the_derivative_is_that_of_the_angle_at_every_scale():
 
 
 def test_by_hand_with_other_stages(run):
-    stages = adamx.scale_by_moments(), adamx.nesterov(), adamx.running_max(), adamx.atan2_correction(a=4 / np.pi)
+    stages = (
+        adamx.scale_by_moments(),
+        adamx.nesterov(),
+        adamx.optimizers.running_max(),
+        adamx.optimizers.atan2_correction(a=4 / np.pi),
+    )
     tx = optax.chain(*stages, optax.clip(0.5), adamx.scale_by_lr(1.0))
     updates, _ = run(tx, jnp.ones((3, 2)), jnp.zeros(2))
     np.testing.assert_array_equal(updates, -0.5)
 
 
 def test_errors():
-    tx = adamx.atan2_correction()
-    with pytest.raises(TypeError, match=r"adamx\.atan2_correction\(\), adamx\.scale_by_lr"):
+    tx = adamx.optimizers.atan2_correction()
+    with pytest.raises(TypeError, match=r"adamx\.optimizers\.atan2_correction\(\), adamx\.scale_by_lr"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
     with pytest.raises(ValueError, match="a must be a finite number of at least 0, got nan"):
-        adamx.atan2_correction(a=float("nan"))
+        adamx.optimizers.atan2_correction(a=float("nan"))
     with pytest.raises(TypeError, match="b must be a real number, got 'x'"):
         adamx.adam_atan2(0.1, b="x")
     with pytest.raises(TypeError, match="for real parameters"):

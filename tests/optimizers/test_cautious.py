@@ -23,7 +23,7 @@ def oracle(theta, gradients, alpha, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.0, x
 
 
 def by_hand(eps=1e-3, *between):
-    stages = adamx.scale_by_moments(), *between, adamx.cautious(eps), adamx.bias_correction()
+    stages = adamx.scale_by_moments(), *between, adamx.optimizers.cautious(eps), adamx.bias_correction()
     return optax.chain(*stages, adamx.scale_by_lr(1.0))
 
 
@@ -44,7 +44,9 @@ def test_float32_is_the_paper(noise, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("between", [[], [adamx.nesterov], [adamx.running_max]], ids=["adam", "nesterov", "amsgrad"])
+@pytest.mark.parametrize(
+    "between", [[], [adamx.nesterov], [adamx.optimizers.running_max]], ids=["adam", "nesterov", "amsgrad"]
+)
 def test_no_coordinate_moves_against_its_gradient(between, noise, run):
     g = jnp.asarray(noise(1), jnp.float32)
     updates, _ = run(by_hand(1e-3, *(stage() for stage in between)), g, jnp.zeros(24))
@@ -98,9 +100,9 @@ def test_a_nan_or_infinite_gradient_shows(wrong, run):
 
 def test_with_the_quotient_of_adamax(run):
     stages = (
-        adamx.scale_by_infinity_moments(),
-        adamx.cautious(),
-        adamx.divide_by_infinity_norm(),
+        adamx.optimizers.scale_by_infinity_moments(),
+        adamx.optimizers.cautious(),
+        adamx.optimizers.divide_by_infinity_norm(),
         adamx.scale_by_lr(1.0),
     )
     updates, _ = run(optax.chain(*stages), jnp.asarray([[1.0, 1.0], [1.0, -0.01]]), jnp.zeros(2))
@@ -114,9 +116,9 @@ def test_where_nothing_agrees_nothing_moves(run):
 
 def test_errors():
     with pytest.raises(TypeError, match=r"cautious\(\) takes the Moments that scale_by_moments emits"):
-        adamx.cautious().update(jnp.ones(1), optax.EmptyState())
+        adamx.optimizers.cautious().update(jnp.ones(1), optax.EmptyState())
     with pytest.raises(ValueError, match="eps must be a finite number of at least 0, got -1"):
-        adamx.cautious(-1)
-    tx = optax.chain(adamx.scale_by_moments(), adamx.bias_correction(), adamx.cautious())
+        adamx.optimizers.cautious(-1)
+    tx = optax.chain(adamx.scale_by_moments(), adamx.bias_correction(), adamx.optimizers.cautious())
     with pytest.raises(TypeError, match="takes the Moments"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))

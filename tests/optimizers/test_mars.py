@@ -63,12 +63,12 @@ def test_without_its_correction_and_clip_it_is_adamw_to_the_bit(draw, stream):
 
 
 def test_a_constant_gradient_has_nothing_to_correct(run):
-    c, _ = run(adamx.reduce_variance(gamma=0.5), jnp.full((4, 3), 0.1), jnp.zeros(3))
+    c, _ = run(adamx.optimizers.reduce_variance(gamma=0.5), jnp.full((4, 3), 0.1), jnp.zeros(3))
     np.testing.assert_array_equal(c, jnp.float32(0.1))
 
 
 def test_the_correction_is_the_change_times_gamma_and_the_length_of_the_average():
-    tx = adamx.reduce_variance(b1=0.9, gamma=0.1, max_norm=None)
+    tx = adamx.optimizers.reduce_variance(b1=0.9, gamma=0.1, max_norm=None)
     first, state = tx.update(jnp.asarray([4.0]), tx.init(jnp.zeros(1)))
     second, state = tx.update(jnp.asarray([5.0]), state)
     np.testing.assert_array_equal(first, 4.0)
@@ -81,7 +81,7 @@ def test_the_correction_is_the_change_times_gamma_and_the_length_of_the_average(
 @pytest.mark.parametrize("gamma", [0.025, 0.0])
 @pytest.mark.parametrize("size", [1e-3, 3.0, float(np.finfo(np.float32).max)])
 def test_the_norm_of_a_leaf_is_at_most_1(size, gamma):
-    tx, g = adamx.reduce_variance(gamma=gamma), {"a": jnp.full((30, 30), size), "b": jnp.full(4, -size)}
+    tx, g = adamx.optimizers.reduce_variance(gamma=gamma), {"a": jnp.full((30, 30), size), "b": jnp.full(4, -size)}
     state = tx.init(g)
     for sign in (1, -1, 1):  # from one largest number to the other: the change overflows
         c, state = jax.jit(tx.update)(jax.tree.map(lambda x: sign * x, g), state)
@@ -95,14 +95,14 @@ def test_the_norm_of_a_leaf_is_at_most_1(size, gamma):
 @pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0.025, 0.0])
 def test_the_norm_of_a_complex_leaf_whose_magnitudes_overflow(gamma):
-    tx, g = adamx.reduce_variance(gamma=gamma), jnp.asarray([3e38 + 3e38j, 3e38 - 3e38j])
+    tx, g = adamx.optimizers.reduce_variance(gamma=gamma), jnp.asarray([3e38 + 3e38j, 3e38 - 3e38j])
     c, _ = tx.update(g, tx.init(g))
     np.testing.assert_allclose(c, [0.5 + 0.5j, 0.5 - 0.5j], rtol=4 * ULP)
 
 
 @pytest.mark.slow
 def test_a_gradient_that_float32_does_not_hold_is_kept_as_the_largest(x64):
-    tx, params = adamx.reduce_variance(), jnp.zeros(1, jnp.float32)
+    tx, params = adamx.optimizers.reduce_variance(), jnp.zeros(1, jnp.float32)
     c, state = tx.update(jnp.asarray([1e300]), tx.init(params))
     np.testing.assert_array_equal(c, 1.0)
     np.testing.assert_array_equal(state.gradient, np.finfo(np.float32).max)
@@ -111,7 +111,7 @@ def test_a_gradient_that_float32_does_not_hold_is_kept_as_the_largest(x64):
 def test_half_precision_is_not_rounded_on_the_way(run):
     # In float16 the smaller elements of a leaf of norm 1 would be 0, 6e-8 being the least.
     g = jnp.full((3, 2), 1e-4, jnp.float16).at[:, 0].set(6e4)
-    c, _ = adamx.reduce_variance().update(g[0], adamx.reduce_variance().init(g[0]))
+    c, _ = adamx.optimizers.reduce_variance().update(g[0], adamx.optimizers.reduce_variance().init(g[0]))
     assert c.dtype == jnp.float32
     np.testing.assert_allclose(c[1], np.float16(1e-4) / np.float16(6e4).astype(np.float32), rtol=4 * ULP)
     updates, _ = run(adamx.mars(1.0, eps=0.0, weight_decay=0.0), g, jnp.zeros(2, jnp.float16))
@@ -120,7 +120,12 @@ def test_half_precision_is_not_rounded_on_the_way(run):
 
 
 def test_by_hand_before_other_stages(run):
-    stages = adamx.reduce_variance(), adamx.scale_by_moments(0.95, 0.99), adamx.cautious(), adamx.bias_correction()
+    stages = (
+        adamx.optimizers.reduce_variance(),
+        adamx.scale_by_moments(0.95, 0.99),
+        adamx.optimizers.cautious(),
+        adamx.bias_correction(),
+    )
     tx = optax.chain(optax.clip_by_global_norm(1.0), *stages, adamx.scale_by_lr(1.0))
     assert (run(tx, jnp.ones((3, 2)), jnp.ones(2))[0] < 0).all()
 
@@ -128,7 +133,7 @@ def test_by_hand_before_other_stages(run):
 @pytest.mark.slow
 def test_vectors_may_be_left_to_adamw():
     params = {"kernel": jnp.full((2, 2), 0.1), "bias": jnp.full(2, 0.1)}
-    matrices = optax.masked(adamx.reduce_variance(), lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
+    matrices = optax.masked(adamx.optimizers.reduce_variance(), lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
     tx = optax.chain(matrices, adamx.adamw(0.1, 0.95, 0.99))
     _, state = tx.update(params, tx.init(params), params)
     assert len(jax.tree.leaves(state[0])) == 2  # the count and one gradient
@@ -152,12 +157,12 @@ def test_the_derivative_in_a_leaf_of_zeros_is_finite():
 
 def test_errors():
     with pytest.raises(ValueError, match="gamma must be a finite number of at least 0, got -1"):
-        adamx.reduce_variance(gamma=-1)
+        adamx.optimizers.reduce_variance(gamma=-1)
     with pytest.raises(ValueError, match="max_norm must be a finite number of at least 0, got nan"):
         adamx.mars(0.1, max_norm=float("nan"))
     with pytest.raises(ValueError, match=r"b1 must be in \[0, 1\), got 1"):
-        adamx.reduce_variance(b1=1)
-    tx = adamx.reduce_variance()
+        adamx.optimizers.reduce_variance(b1=1)
+    tx = adamx.optimizers.reduce_variance()
     with pytest.raises(TypeError, match="expected the state that init returned, PreviousGradientState, got EmptyState"):
         tx.update(jnp.ones(1), optax.EmptyState())
     with pytest.raises(

@@ -84,7 +84,7 @@ KEPT = slice(int(GOLDEN["every"]) - 1, None, int(GOLDEN["every"]))
 TORCH = {
     "amsgrad": optax.chain(
         adamx.scale_by_moments(),
-        adamx.running_max(corrected=False),
+        adamx.optimizers.running_max(corrected=False),
         adamx.bias_correction(),
         adamx.scale_by_lr(RATE),
     ),

@@ -49,7 +49,7 @@ def exact(gradients, b1=0.9, b2=0.999, eps=1e-8):
 @pytest.mark.parametrize("b2", [0.5, 0.99, 0.999, 0.999999])
 def test_is_algorithm_2_of_the_paper(b2):
     g = normal(200, 5)
-    found = run(adamx.scale_by_radam(b2=b2, precise=True), g)
+    found = run(adamx.optimizers.scale_by_radam(b2=b2, precise=True), g)
     # a random walk of 200 roundings in v; in m, where it nearly cancels, absolute
     np.testing.assert_allclose(found, exact(g, b2=b2), rtol=2e-6, atol=1e-6)
 
@@ -78,16 +78,16 @@ def test_precise_rectification_of_every_count():
 @pytest.mark.parametrize(("b2", "error"), [(0.999, 0.005), (0.9999, 0.5), (0.999999, 100.0)])
 def test_the_plain_rectification_cancels_as_in_optax(b2, error):
     g = jnp.full((12, 1), 3.0)
-    plain, peer = (run(make(b2=b2), g) for make in (adamx.scale_by_radam, optax.scale_by_radam))
+    plain, peer = (run(make(b2=b2), g) for make in (adamx.optimizers.scale_by_radam, optax.scale_by_radam))
     np.testing.assert_array_equal(plain, peer)
     assert np.abs(plain / exact(g, b2=b2) - 1).max() > error
-    np.testing.assert_allclose(run(adamx.scale_by_radam(b2=b2, precise=True), g), exact(g, b2=b2), rtol=2e-6)
+    np.testing.assert_allclose(run(adamx.optimizers.scale_by_radam(b2=b2, precise=True), g), exact(g, b2=b2), rtol=2e-6)
 
 
 def test_the_first_steps_are_momentum():
     g = 100 * normal(8, 3)
     momentum = run(optax.ema(0.9, debias=True), g)
-    found = run(adamx.scale_by_radam(), g)
+    found = run(adamx.optimizers.scale_by_radam(), g)
     np.testing.assert_array_equal(found[:5], momentum[:5])
     assert (np.abs(found[5:]) < 0.1 * np.abs(momentum[5:])).all()
 
@@ -99,22 +99,22 @@ def test_later_it_is_adam():
 
 
 def test_the_threshold_decides_when():
-    early = run(adamx.scale_by_radam(threshold=4.0), jnp.full((8, 1), 50.0))[:, 0]
-    late = run(adamx.scale_by_radam(threshold=7.0), jnp.full((8, 1), 50.0))[:, 0]
+    early = run(adamx.optimizers.scale_by_radam(threshold=4.0), jnp.full((8, 1), 50.0))[:, 0]
+    late = run(adamx.optimizers.scale_by_radam(threshold=7.0), jnp.full((8, 1), 50.0))[:, 0]
     assert list(early < 1) == [False] * 4 + [True] * 4  # ρ_5 = 4.996
     assert list(late < 1) == [False] * 7 + [True]
 
 
 def test_nesterov_is_the_stage():
     g = normal(12, 3)
-    stages = adamx.scale_by_moments(), adamx.nesterov(), adamx.rectified_bias_correction()
-    np.testing.assert_array_equal(run(optax.chain(*stages), g), run(adamx.scale_by_radam(nesterov=True), g))
+    stages = adamx.scale_by_moments(), adamx.nesterov(), adamx.optimizers.rectified_bias_correction()
+    np.testing.assert_array_equal(run(optax.chain(*stages), g), run(adamx.optimizers.scale_by_radam(nesterov=True), g))
 
 
 @pytest.mark.slow
 def test_a_derivative_by_b2_is_finite_before_the_threshold():
     def second(b2):
-        tx = adamx.scale_by_radam(b2=b2)
+        tx = adamx.optimizers.scale_by_radam(b2=b2)
         _, state = tx.update(jnp.ones(()), tx.init(jnp.ones(())))
         return tx.update(jnp.ones(()), state)[0]
 
@@ -125,10 +125,10 @@ def test_errors():
     with pytest.raises(ValueError, match=r"threshold must be a finite number of at least 4, got 3\.9"):
         adamx.radam(0.1, threshold=3.9)
     with pytest.raises(TypeError, match="threshold must be a real number"):
-        adamx.rectified_bias_correction(threshold=None)
-    stages = adamx.scale_by_moments(), adamx.running_max(), adamx.rectified_bias_correction()
+        adamx.optimizers.rectified_bias_correction(threshold=None)
+    stages = adamx.scale_by_moments(), adamx.optimizers.running_max(), adamx.optimizers.rectified_bias_correction()
     tx = optax.chain(*stages)
     with pytest.raises(TypeError, match=r"needs v as scale_by_moments emits it: it is corrected already"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
     with pytest.raises(TypeError, match=r"rectified_bias_correction\(\) takes the Moments"):
-        adamx.rectified_bias_correction().update(jnp.ones(1), optax.EmptyState())
+        adamx.optimizers.rectified_bias_correction().update(jnp.ones(1), optax.EmptyState())

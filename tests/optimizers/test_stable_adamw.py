@@ -69,7 +69,7 @@ def test_only_the_leaf_that_spikes_is_shortened(run):
 @pytest.mark.slow
 def test_steps_are_never_longer_than_those_of_adam(noise, run):
     g = jnp.asarray(spiky(noise(2)), jnp.float32)
-    stages = adamx.scale_by_moments(), adamx.clip_by_second_moment(), adamx.scale_by_lr(1.0)
+    stages = adamx.scale_by_moments(), adamx.optimizers.clip_by_second_moment(), adamx.scale_by_lr(1.0)
     (clipped, _), (plain, _) = (run(tx, g, jnp.zeros(24)) for tx in (optax.chain(*stages), adamx.adam(1.0)))
     # To the rounding of m, whose terms are at most 10 √v behind a spike.
     assert (jnp.abs(clipped) <= jnp.abs(plain) + 10 * ULP).all()
@@ -78,8 +78,10 @@ def test_steps_are_never_longer_than_those_of_adam(noise, run):
 
 def test_the_decay_is_shortened_where_it_is_given_to_the_stage(run):
     g, theta = jnp.zeros((30, 1)).at[:, 0].set(1e-3).at[29].set(10.0), jnp.ones(1)
-    inside = adamx.clip_by_second_moment(optax.chain(adamx.bias_correction(), adamx.add_decayed_weights(100.0)))
-    behind = optax.chain(adamx.clip_by_second_moment(), adamx.add_decayed_weights(100.0))
+    inside = adamx.optimizers.clip_by_second_moment(
+        optax.chain(adamx.bias_correction(), adamx.add_decayed_weights(100.0))
+    )
+    behind = optax.chain(adamx.optimizers.clip_by_second_moment(), adamx.add_decayed_weights(100.0))
     a, b = (
         run(optax.chain(adamx.scale_by_moments(), s, adamx.scale_by_lr(1e-9)), g, theta)[0] for s in (inside, behind)
     )
@@ -89,13 +91,13 @@ def test_the_decay_is_shortened_where_it_is_given_to_the_stage(run):
 
 def test_by_hand_is_the_alias(noise, run):
     g = jnp.asarray(noise(3), jnp.float32)
-    by_hand = optax.chain(adamx.scale_by_moments(), adamx.clip_by_second_moment(), adamx.scale_by_lr(0.1))
+    by_hand = optax.chain(adamx.scale_by_moments(), adamx.optimizers.clip_by_second_moment(), adamx.scale_by_lr(0.1))
     (ours, _), (alias, _) = (run(tx, g, jnp.ones(24)) for tx in (by_hand, adamx.stable_adamw(0.1, weight_decay=0.0)))
     np.testing.assert_array_equal(ours, alias)
 
 
 def test_around_another_second_stage(run):
-    stage = adamx.clip_by_second_moment(adamx.atan2_correction(a=1.0))
+    stage = adamx.optimizers.clip_by_second_moment(adamx.optimizers.atan2_correction(a=1.0))
     updates, _ = run(optax.chain(adamx.scale_by_moments(), stage), jnp.ones((2, 3)), jnp.zeros(3))
     np.testing.assert_allclose(updates, np.pi / 4, rtol=1e-4)
 
@@ -123,11 +125,11 @@ def test_without_epsilon_a_zero_stays():
 
 def test_errors():
     with pytest.raises(TypeError, match=r"clip_by_second_moment\(\) takes the Moments that scale_by_moments emits"):
-        adamx.clip_by_second_moment().update(jnp.ones(1), optax.EmptyState())
+        adamx.optimizers.clip_by_second_moment().update(jnp.ones(1), optax.EmptyState())
     with pytest.raises(TypeError, match=r"got 1e-08: clip_by_second_moment\(adamx\.bias_correction\(\)\)"):
-        adamx.clip_by_second_moment(1e-8)
+        adamx.optimizers.clip_by_second_moment(1e-8)
     with pytest.raises(ValueError, match="eps must be a finite number of at least 0, got inf"):
-        adamx.clip_by_second_moment(eps=float("inf"))
+        adamx.optimizers.clip_by_second_moment(eps=float("inf"))
     tx = adamx.stable_adamw(0.1)
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))

@@ -16,7 +16,7 @@ BIG = {"w": jax.ShapeDtypeStruct((4096, 250_000), "float32"), "odd": jax.ShapeDt
 
 
 def test_a_thousand_million_parameters_on_4096_devices():
-    where = adamx.state_sharding(adamx.adam(1e-3), BIG, AbstractMesh((4096,), ("data",)))
+    where = adamx.sharding.state_sharding(adamx.adam(1e-3), BIG, AbstractMesh((4096,), ("data",)))
     assert where.total == 8 * (4096 * 250_000 + 3) + 4
     assert where.per_device == 8 * 250_000 + 24 + 4
     assert where.whole == {"odd": 24}
@@ -29,28 +29,30 @@ def test_bytes_of_codes():
     codec = adamx.storage.Int8()
     tx = adamx.with_master_weights(adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec))
     params = {"w": jax.ShapeDtypeStruct((64, 1024), jnp.bfloat16)}
-    where = adamx.state_sharding(tx, params, AbstractMesh((8,), ("data",)))
+    where = adamx.sharding.state_sharding(tx, params, AbstractMesh((8,), ("data",)))
     assert where.leaves["w"].per_device == 64 * 1024 * (2 + 2 + 16 / 128) / 8
     assert where.total == adamx.state_bytes(jax.eval_shape(tx.init, params)).total
 
 
 def test_parameters_that_are_split_already():
     mesh = AbstractMesh((2, 4), ("data", "model"))
-    where = adamx.state_sharding(adamx.adam(1e-3), {"w": BIG["w"]}, mesh, specs=P(None, "model"))
+    where = adamx.sharding.state_sharding(adamx.adam(1e-3), {"w": BIG["w"]}, mesh, specs=P(None, "model"))
     assert where.leaves["w"].spec == P("data", "model")
     assert where.per_device == where.total // 8 + 4
-    several = adamx.state_sharding(adamx.adam(1e-3), {"w": BIG["w"]}, mesh, axis=("data", "model"))
+    several = adamx.sharding.state_sharding(adamx.adam(1e-3), {"w": BIG["w"]}, mesh, axis=("data", "model"))
     assert several.leaves["w"].spec == P(("data", "model"), None)
 
 
 def test_sharded_transformations_say_the_same():
     mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
     tx, params = adamx.adam(1e-3), {"w": jnp.ones((4, 4))}
-    assert adamx.state_sharding(adamx.shard_state(tx, mesh), params, mesh) == adamx.state_sharding(tx, params, mesh)
+    assert adamx.sharding.state_sharding(adamx.shard_state(tx, mesh), params, mesh) == adamx.sharding.state_sharding(
+        tx, params, mesh
+    )
 
 
 def test_the_table():
-    table = str(adamx.state_sharding(adamx.adam(1e-3), BIG, AbstractMesh((4096,), ("data",)))).splitlines()
+    table = str(adamx.sharding.state_sharding(adamx.adam(1e-3), BIG, AbstractMesh((4096,), ("data",)))).splitlines()
     assert table[0].split() == ["leaf", "bytes", "on", "each", "device", "spec"]
     assert table[1].split() == ["odd", "24", "24", "(),", "whole"]
     assert table[-1].split() == ["total", "8,192,000,028", "2,000,028"]
@@ -73,6 +75,6 @@ def test_the_page_on_paper_says_what_the_plan_says(name):
     params = {"w": jax.ShapeDtypeStruct(shape, jnp.float32 if of_parameter == 4 else jnp.bfloat16)}
     (row,) = re.findall(rf"^\| {name} \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
     for n, said in zip((1, 8, 64, 512, 4096), row.split(" | "), strict=True):
-        where = adamx.state_sharding(tx, params, AbstractMesh((n,), ("data",)))
+        where = adamx.sharding.state_sharding(tx, params, AbstractMesh((n,), ("data",)))
         each = of_parameter + (where.per_device - where.rest) / (shape[0] * shape[1])
         assert f"{each:.4g}" == said, f"{n} devices"

@@ -175,7 +175,9 @@ def test_a_leaf_that_only_the_codec_of_v_leaves_out_is_named_at_init(mu, nu):
 @pytest.mark.slow
 @pytest.mark.parametrize("nu_dtype", [None, "float16", Int8(32, 0), Int8()], ids=repr)
 def test_a_slow_average_that_is_too_coarse_for_v_is_refused_at_the_first_update(nu_dtype):
-    tx = optax.chain(adamx.scale_by_moments(nu_dtype=nu_dtype), adamx.slow_momentum(mu_dtype=Int8(min_size=0)))
+    tx = optax.chain(
+        adamx.scale_by_moments(nu_dtype=nu_dtype), adamx.optimizers.slow_momentum(mu_dtype=Int8(min_size=0))
+    )
     g = {"w": jnp.ones((4, 32))}
     with pytest.raises(ValueError, match=r"do not go together|at w nu_dtype keeps v in float32"):
         tx.update(g, tx.init(g))
@@ -236,5 +238,5 @@ def test_rounding_to_nearest_is_refused_where_it_stalls(name, dtype, accepted, r
 def test_a_slow_average_to_nearest_is_refused():
     nearest = Float("bfloat16", stochastic=False)
     with pytest.raises(ValueError, match=r"mu_dtype=Float.* rounds to nearest"):
-        adamx.slow_momentum(b3=0.9999, mu_dtype=nearest)
+        adamx.optimizers.slow_momentum(b3=0.9999, mu_dtype=nearest)
     adamx.adamax(1e-3, nu_dtype=nearest)  # a maximum rises at once

@@ -146,7 +146,7 @@ def check_is_moments(stage: str, updates: Any, *, any_p: bool = False) -> Moment
     if not isinstance(updates, Moments):
         raise TypeError(
             f"{stage} takes the Moments that scale_by_moments emits, got {type(updates).__name__}: "
-            f"optax.chain(adamx.scale_by_moments(), adamx.{stage}, adamx.scale_by_lr(learning_rate))"
+            f"optax.chain(adamx.scale_by_moments(), {stage}, adamx.scale_by_lr(learning_rate))"
         )
     if updates.p != 2 and not any_p:
         raise TypeError(

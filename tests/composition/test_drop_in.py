@@ -1,6 +1,7 @@
 """What an optimizer of optax's name takes and says, beyond its numbers: signatures, annotations, leaves, dtypes."""
 
 import inspect
+import types
 import typing
 
 import jax
@@ -13,11 +14,12 @@ import pytest
 import adamx
 from tests.family import FAMILY, each, made, normal
 
+OURS = types.SimpleNamespace(**vars(adamx.optimizers) | vars(adamx))
 TWINS = {
-    name: (getattr(adamx, name), twin)
+    name: (getattr(OURS, name), twin)
     for module in (optax.contrib, optax)
     for name, twin in vars(module).items()
-    if inspect.isfunction(twin) and hasattr(adamx, name)
+    if inspect.isfunction(twin) and hasattr(OURS, name)
 }
 SCHEDULED = ("learning_rate", "weight_decay", "b3", "alpha")
 INTEGERS = {"counts": jnp.arange(3), "flags": jnp.ones(2, bool), "numpy": np.arange(4, dtype=np.uint8), "number": 3}

@@ -97,7 +97,7 @@ def test_by_hand_with_other_stages(run):
 
 def test_errors():
     tx = adamx.optimizers.atan2_correction()
-    with pytest.raises(TypeError, match=r"adamx\.optimizers\.atan2_correction\(\), adamx\.scale_by_lr"):
+    with pytest.raises(TypeError, match=r"atan2_correction\(\), adamx\.scale_by_lr"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
     with pytest.raises(ValueError, match="a must be a finite number of at least 0, got nan"):
         adamx.optimizers.atan2_correction(a=float("nan"))

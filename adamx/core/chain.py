@@ -10,7 +10,7 @@ from adamx.core.step import Pass, Update, Weights, about, composed_update
 from adamx.trees import Tree
 
 
-def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def chain(*args: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """`optax.chain` that keeps the one pass of `adamx.step`.
 
     Updates and state are those of `optax.chain`. Through `adamx.step` the optimizer in the chain makes one pass over
@@ -20,7 +20,7 @@ def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformation
     `apply_updates`: `adamx.explain` tells.
 
     Args:
-        *stages: transformations of adamx or optax, in the order in which they change the gradients.
+        *args: transformations of adamx or optax, in the order in which they change the gradients.
 
     Returns:
         A transformation whose state is the tuple of theirs.
@@ -36,7 +36,7 @@ def chain(*stages: optax.GradientTransformation) -> optax.GradientTransformation
         >>> state[1][0].mu.round(2)
         Array([0.06, 0.08], dtype=float32)
     """
-    chained = optax.chain(*stages)
+    stages, chained = args, optax.chain(*args)
 
     def checked(state: Any) -> tuple[Any, ...]:
         if not isinstance(state, tuple) or hasattr(state, "_fields") or len(state) != len(stages):

@@ -19,7 +19,7 @@ TWINS = {
     name: (getattr(OURS, name), twin)
     for module in (optax.contrib, optax)
     for name, twin in vars(module).items()
-    if inspect.isfunction(twin) and hasattr(OURS, name)
+    if inspect.isfunction(twin) and callable(getattr(OURS, name, None))
 }
 SCHEDULED = ("learning_rate", "weight_decay", "b3", "alpha")
 INTEGERS = {"counts": jnp.arange(3), "flags": jnp.ones(2, bool), "numpy": np.arange(4, dtype=np.uint8), "number": 3}
@@ -51,7 +51,7 @@ def test_the_parameters_are_those_of_optax_in_name_order_kind_and_default(pair):
 
 @each
 def test_a_number_or_schedule_is_annotated_as_in_optax_and_the_hints_resolve(entry):
-    signature, hints = inspect.signature(entry.make), typing.get_type_hints(entry.make)
+    signature, hints = inspect.signature(entry.make), typing.get_type_hints(getattr(entry.make, "func", entry.make))
     for name in SCHEDULED:
         if name in signature.parameters:
             expected = {hints[name], signature.parameters[name].annotation}

@@ -42,14 +42,17 @@ gc.set_threshold(100_000, 20, 100)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; soak tests run only if named."""
+    """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; of soak tests the file is named."""
     option = config.option
     selected = config.args_source is config.ArgsSource.ARGS or option.keyword or option.markexpr
     taken = set(items if selected else sample(items))
     if not hasattr(jax, "shard_map"):  # jax 0.6 keeps it elsewhere than the example of shard_offsets says
         taken = {item for item in taken if not item.name.endswith("dither.shard_offsets")}
+    files = {arg.partition("::")[0] for arg in config.args}
     if "soak" not in " ".join([*config.args, option.markexpr, option.keyword]):
-        taken = {item for item in taken if not item.get_closest_marker("soak")}
+        taken = {
+            item for item in taken if not item.get_closest_marker("soak") or item.nodeid.partition("::")[0] in files
+        }
     config.hook.pytest_deselected(items=[item for item in items if item not in taken])
     items[:] = [item for item in items if item in taken]
 

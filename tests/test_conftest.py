@@ -72,13 +72,21 @@ def test_pytest_alone_runs_a_sample(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [{"args": ["tests/test_a.py"]}, {"args": ["tests"]}, {"keyword": "b"}, {"markexpr": "torch"}], ids=str
+    "command", [{"args": ["tests/test_b.py"]}, {"args": ["tests"]}, {"keyword": "b"}, {"markexpr": "torch"}], ids=str
 )
 def test_a_command_that_selects_runs_all_but_soak_tests(command):
     assert run(**command) == (["test_b", "test_long"], 13)
 
 
-@pytest.mark.parametrize("command", [{"args": ["tests/soak"]}, {"markexpr": "soak"}], ids=str)
+NAMED = [
+    {"args": ["tests/soak"]},
+    {"markexpr": "soak"},
+    {"args": ["tests/test_a.py"]},
+    {"args": ["tests/test_a.py::b"]},
+]
+
+
+@pytest.mark.parametrize("command", NAMED, ids=str)
 def test_soak_tests_run_if_they_are_named(command):
     assert "test_longest" in run(**command)[0]
 

@@ -45,7 +45,7 @@ def test_eight_devices_for_some_of_every_kind(program):
     assert run(program, *QUICK[program]) == [f"{one} ok" for one in QUICK[program]]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("program", "kind"), [(program, kind) for program, kinds in ALL.items() for kind in kinds])
 def test_eight_devices(program, kind):
     assert len(run(program, kind)) == ALL[program][kind]

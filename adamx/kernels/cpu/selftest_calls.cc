@@ -53,9 +53,11 @@ void check_number_of_arrays(size_t inputs, size_t outputs) {
   }
   check_refused("an input more", "too many", [](Changed& c) { c.inputs.push_back(c.inputs.back()); });
   check_refused("an output more", "too many", [](Changed& c) { c.outputs.push_back(c.outputs.back()); });
-  static const int64_t none[] = {0, 3}, two[] = {2, 3};
-  check_refused("salts of no leaf", "too many", [](Changed& c) { c.inputs[2].dims = none; });
-  check_refused("salts of two leaves", "is missing", [](Changed& c) { c.inputs[2].dims = two; });
+  static const int64_t salts[][2] = {{0, 3}, {2, 3}}, terms[][2] = {{0, 2}, {2, 2}};
+  const auto of_leaves = [](Changed& c, int i) { c.inputs[2].dims = salts[i], c.inputs[3].dims = terms[i]; };
+  check_refused("scalars of no leaf", "too many", [&](Changed& c) { of_leaves(c, 0); });
+  check_refused("scalars of two leaves", "is missing", [&](Changed& c) { of_leaves(c, 1); });
+  check_refused("terms of two leaves", "terms must have shape", [](Changed& c) { c.inputs[3].dims = terms[1]; });
 }
 
 void check_arrays(size_t inputs) {

@@ -6,7 +6,8 @@ One program runs twice, with nothing but the optimizer exchanged. At the end sta
 two sets of trained parameters, which is 0 on a CPU, and a picture of both runs. The digits come with scikit-learn. With
 --fused, adamx.step takes the place of update and apply_updates: parameters are not equal to the bit then. The exit code
 is 1 if the parameters differ at all (without --fused), or if a run of full length knows less than 97 % of the test
-images or, fused, not as many as the other one. The times are those of two runs in a row, at the mercy of what else the
+images. Fused, the last bits of a step differ and training amplifies that: the two runs may differ by two test images
+of 450. The times are those of two runs in a row, at the mercy of what else the
 machine does: benchmarks/step_time.py compares fairly.
 """
 
@@ -203,7 +204,8 @@ def main() -> int:
     print(f"picture: {given.out}")
 
     accuracies = [final_accuracy(run) for run in runs.values()]
-    learned = given.steps < STEPS or (min(accuracies) >= REQUIRED_ACCURACY and len(set(accuracies)) == 1)
+    alike = max(accuracies) - min(accuracies) <= (2 / len(digits.test_labels) if given.fused else 0)
+    learned = given.steps < STEPS or (min(accuracies) >= REQUIRED_ACCURACY and alike)
     return 0 if learned and (given.fused or difference == 0) else 1
 
 

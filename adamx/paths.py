@@ -6,14 +6,15 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters
 from adamx.core.composition import check_empty, no_state
 from adamx.core.decay import INJECTED
+from adamx.core.leaf import scaled
 from adamx.core.step import Update, Weights
 from adamx.core.work import Tail
 from adamx.numerics import Scalar
 from adamx.patterns import check_all_match, check_patterns, first_match
-from adamx.trees import Tree, path_name, result_dtype
+from adamx.trees import Tree, path_name
 from adamx.variables import flatten_with_path, holds_leaf, map_with_path
 
 
@@ -134,15 +135,13 @@ def scale_by_path(factors: Mapping[str, Scalar]) -> optax.GradientTransformation
         check_empty(state)
         check_all_match("scale_by_path", patterns, updates)
 
-        def scaled(path: Any, u: Any) -> Any:
+        def on_leaf(path: Any, u: Any) -> Any:
             which = first_match(patterns, path_name(path))
             if which is None:
                 return u
-            dtype = result_dtype(u)
-            factor = numerics.as_scalar(numbers[which], numerics.real_dtype(dtype))
-            return (factor * jnp.asarray(u, dtype)).astype(jnp.result_type(u))
+            return scaled(numbers[which], u).astype(jnp.result_type(u))
 
-        return map_with_path(scaled, updates), state
+        return map_with_path(on_leaf, updates), state
 
     def tail(state: Any, weights: Weights) -> tuple[Tail, optax.OptState]:
         check_empty(state)

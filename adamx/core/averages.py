@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from adamx import hyperparameters, numerics
+from adamx.core.state import MomentsState, check_state
 from adamx.numerics import Scalar
 from adamx.storage import Codec
 from adamx.storage.choice import moment_codecs
-from adamx.storage.codec import Quantized, Stored, is_half, is_quantized, precision, wrong_codes
+from adamx.storage.codec import Quantized, Stored, check_fits_moment, is_half, is_quantized, precision, wrong_codes
 from adamx.storage.dither import Thresholds, fraction, lower_half
 from adamx.storage.floats import Float
 from adamx.storage.pairs import check_leaf
@@ -186,3 +187,12 @@ def check_rates(averages: Averages, moments: Tree) -> None:
     for dtype in {numerics.real_dtype(numerics.compute_dtype(dtype)) for dtype in of_moments}:
         hyperparameters.check_below_one("b1", averages.b1, dtype)
         hyperparameters.check_below_one("b2", averages.b2, dtype)
+
+
+def checked_moments(averages: Averages, state: Any, gradients: Tree) -> MomentsState:
+    """The state itself, or an error that says what of it, of the gradients or of β is wrong."""
+    before = check_state(state, gradients)
+    check_fits_moment(gradients, before.mu)
+    check_storage(averages, before.nu)
+    check_rates(averages, before.mu)
+    return before

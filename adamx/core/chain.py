@@ -70,11 +70,10 @@ def chain(*args: optax.GradientTransformation) -> optax.GradientTransformationEx
 def _optimizer_in(stages: Sequence[optax.GradientTransformation]) -> tuple[int | None, str]:
     """The number of the stage whose step is that of the chain, and why that is not one pass; None: there is no step."""
     stepping = [i for i, stage in enumerate(stages) if about(stage).step is not None]
-    if len(stepping) != 1:
-        return (
-            None,
-            "no stage of the chain makes one pass" if not stepping else "two stages of the chain are optimizers",
-        )
+    if not stepping:
+        return None, "no stage of the chain makes one pass"
+    if len(stepping) > 1:
+        return None, "two stages of the chain are optimizers"
     core = stepping[0]
     for i in range(core + 1, len(stages)):
         if about(stages[i]).tail is None:

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from adamx.core.averages import Averages, averages_of, check_rates, check_storage, of_squares
+from adamx.core.averages import Averages, averages_of, checked_moments, of_squares
 from adamx.core.message import Moments, Weight, check_is_moments
-from adamx.core.state import MomentsState, check_state, increment
+from adamx.core.state import MomentsState, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage.codec import check_fits_moment, first_moments
+from adamx.storage.codec import first_moments
 from adamx.storage.dither import MOMENTS, walks
 from adamx.trees import map_leaves
 
@@ -26,10 +26,7 @@ def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, MomentsState]:
-        before = check_state(state, updates)
-        check_fits_moment(updates, before.mu)
-        check_storage(averages, before.nu)
-        check_rates(averages, before.mu)
+        before = checked_moments(averages, state, updates)
         count = increment(jnp.asarray(before.count))  # line 5
         columns = [before.mu, before.nu]
         if averages.draws:

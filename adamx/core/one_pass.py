@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from adamx import numerics
-from adamx.core.averages import Averages, check_rates, check_storage
+from adamx.core.averages import Averages, checked_moments
 from adamx.core.leaf import Leaf, Numbers, Rule
-from adamx.core.state import MomentsState, check_state, increment
+from adamx.core.state import MomentsState, increment
 from adamx.core.step import Pass, Step, Weights
 from adamx.core.work import Work
 from adamx.numerics import Scalar
-from adamx.storage.codec import check_fits_moment
 from adamx.storage.dither import MOMENTS, PARAMETER, leaf_salt
 from adamx.trees import Tree, check_fits, path_name
 from adamx.variables import flatten_with_path
@@ -30,10 +29,7 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
     known = averages.replace(b1=_if_known(averages.b1), b2=_if_known(averages.b2))
 
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, MomentsState]:
-        before = check_state(state, gradients)
-        check_fits_moment(gradients, before.mu)
-        check_storage(averages, before.nu)
-        check_rates(averages, before.mu)
+        before = checked_moments(averages, state, gradients)
         check_fits(weights.params, gradients, "parameter", "update")
         count = increment(jnp.asarray(before.count))  # line 5
         work = Work(

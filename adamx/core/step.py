@@ -165,7 +165,7 @@ def composed_update(
 ) -> tuple[Tree, Any]:
     """What `tx.update` gives of gradients times the factor, in the precision of the weights or wider."""
     plain = weights.behind == PLAIN
-    gradients = widened(gradients, weights.params) if plain else _of_leaves(to_float32, gradients)
+    gradients = widened(gradients, weights.params) if plain else tree_to_float32(gradients)
     if told.factor is not None:
         gradients = _of_leaves(functools.partial(_multiplied, told.factor), gradients)
     return optax.with_extra_args_support(tx).update(gradients, state, weights.wide(), **told.extra)
@@ -194,6 +194,11 @@ def _of_leaves(f: Callable[[Any], jax.Array], tree: Tree) -> Tree:
         return (f(x),)
 
     return map_leaves(formula, 1, tree)[0]
+
+
+def tree_to_float32(tree: Tree) -> Tree:
+    """Half-precision leaves of a tree of arrays as float32, exactly; wider ones as they are."""
+    return _of_leaves(to_float32, tree)
 
 
 def _multiplied(factor: Scalar, g: Any) -> jax.Array:

@@ -70,6 +70,10 @@ class Work:
         """What stands behind the direction of leaf i."""
         return tuple(tail.on(i) for tail in self.tails)
 
+    def decays(self, i: int) -> bool:
+        """Whether leaf i decays."""
+        return any(term.decay is not None for term in self.terms(i))
+
     def take(self, numbers: list[int]) -> "Work":
         """The work on some leaves."""
 

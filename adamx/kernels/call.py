@@ -10,20 +10,21 @@ from adamx.core.leaf import Leaf
 from adamx.core.work import Work
 from adamx.kernels.layout import Form, Kernel, arrays_of, form_of
 from adamx.kernels.native import TARGET
-from adamx.kernels.operands import scalars
+from adamx.kernels.operands import OfStep, scalars
 
 
-def call_native(form: Form, work: Work) -> tuple[Leaf, ...]:
+def call_native(form: Form, work: Work, step: OfStep) -> tuple[Leaf, ...]:
     """The step on leaves, in place.
 
     Args:
         form: of all of them.
         work: on them.
+        step: the scalars that all calls share.
 
     Returns:
         The leaves after the step.
     """
-    operands: list[Any] = [*scalars(work)]
+    operands: list[Any] = [*scalars(work, step)]
     outputs: list[Any] = []
     aliases: dict[int, int] = {}
     for leaf in work.leaves:

@@ -13,6 +13,7 @@ from adamx.kernels.backend import ACCELERATORS, accelerator_kernel
 from adamx.kernels.call import NATIVE
 from adamx.kernels.choice import choose
 from adamx.kernels.layout import Form, Kernel, calls, worthwhile
+from adamx.kernels.operands import of_step
 
 
 def by_kernels(work: Work) -> tuple[Leaf, ...]:
@@ -50,6 +51,7 @@ def by_kernel(kernel: Kernel, work: Work) -> tuple[Leaf, ...]:
 
     left = [i for i, form in enumerate(forms) if form is None]
     put(left, by_xla(work.take(left)))
+    step = of_step(work)
     for form, numbers in calls(forms):
-        put(numbers, kernel.call(form, work.take(numbers)))
+        put(numbers, kernel.call(form, work.take(numbers), step))
     return tuple(stepped)

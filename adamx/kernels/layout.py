@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
 from adamx.core.work import Work
+from adamx.kernels.operands import OfStep
 from adamx.storage import Float, Int8
 from adamx.storage.codec import Codec, Quantized, Stored
 
@@ -51,11 +52,11 @@ class Kernel(NamedTuple):
 
     Attributes:
         form_of: from a leaf and the rule of the step to the form of the leaf, or None where XLA must take it.
-        call: from a form and the work on leaves of it to the leaves after the step.
+        call: from a form, the work on leaves of it and the scalars of the step to the leaves after it.
     """
 
     form_of: Callable[[Leaf, Rule], Form | None]
-    call: Callable[[Form, Work], tuple[Leaf, ...]]
+    call: Callable[[Form, Work, OfStep], tuple[Leaf, ...]]
 
 
 def form_of(leaf: Leaf, rule: Rule) -> Form | None:

@@ -26,22 +26,30 @@ class Scalars(NamedTuple):
     terms: jax.Array
 
 
-def scalars(work: Work) -> Scalars:
-    """The scalars of a step on these leaves."""
+class OfStep(NamedTuple):
+    """What all calls of one step share: `numbers` and `counts` of `Scalars`."""
+
+    numbers: jax.Array
+    counts: jax.Array
+
+
+def of_step(work: Work) -> OfStep:
+    """The scalars of a step, whatever the leaves: calculated once for all calls."""
     n, averages = work.numbers, cast(Any, work.rule.averages)
     rests = [1 - (b if known is None else known) for b, known in ((n.b1, averages.b1), (n.b2, averages.b2))]
     factor = 1.0 if n.factor is None else n.factor
     values = [n.b1, rests[0], n.b2, rests[1], n.weight1, n.weight2, n.weight1_next, n.eps, n.eps_root, factor]
     numbers = jnp.stack([jnp.asarray(value).astype(jnp.float32) for value in values])
-    return Scalars(numbers, jnp.stack([n.moments_step, n.params_step]), _salts(work), _terms(work))
+    return OfStep(numbers, jnp.stack([n.moments_step, n.params_step]))
 
 
-def _decays(work: Work, i: int) -> bool:
-    return any(term.decay is not None for term in work.terms(i))
+def scalars(work: Work, step: OfStep) -> Scalars:
+    """The scalars of a call on these leaves."""
+    return Scalars(*step, _salts(work), _terms(work))
 
 
 def _salts(work: Work) -> jax.Array:
-    rows = [[*salts, _decays(work, i)] for i, salts in enumerate(work.salts)]
+    rows = [[*salts, work.decays(i)] for i, salts in enumerate(work.salts)]
     if work.offsets is None:
         return jnp.asarray(np.array(rows, np.uint32).reshape(-1, 3))
     moved = [

@@ -10,15 +10,15 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.averages import Averages, averages_of, check_rates, check_storage, of_squares
+from adamx.core.averages import Averages, averages_of, checked_moments, of_squares
 from adamx.core.chain import chain
 from adamx.core.correction import update_dtype
 from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
-from adamx.core.state import MomentsState, check_state, increment
+from adamx.core.state import MomentsState, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage.codec import Stored, check_fits_moment
+from adamx.storage.codec import Stored
 from adamx.storage.dither import MOMENTS, Walk, walks
 from adamx.trees import map_leaves
 
@@ -141,10 +141,7 @@ def scale_by_adopt(
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        before = check_state(state, updates)
-        check_fits_moment(updates, before.mu)
-        check_storage(averages, before.nu)
-        check_rates(averages, before.mu)
+        before = checked_moments(averages, state, updates)
         count = jnp.asarray(before.count)
         limit = hyperparameters.scalar("the value of clip_value_fn", clip_value(count)) if clips else float("inf")
 

@@ -1,22 +1,16 @@
-"""Half-precision leaves as float32."""
+"""What wrappers of half-precision parameters share: how they begin, and how they step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from adamx.core.leaf import to_float32
+from adamx.core.step import Pass, Update, Weights, about, composed_step, take_step
 from adamx.storage.codec import is_half
-from adamx.trees import Tree, map_leaves
-
-
-def tree_to_float32(tree: Tree) -> Tree:
-    """The same for every leaf of a tree of arrays."""
-
-    def leaf(x: jax.Array) -> tuple[jax.Array]:
-        return (to_float32(x),)
-
-    return map_leaves(leaf, 1, tree)[0]
+from adamx.trees import Tree
 
 
 def start_in_float32(params: Tree) -> Tree:
@@ -30,3 +24,31 @@ def start_in_float32(params: Tree) -> Tree:
         return to_float32(p)
 
     return jax.tree.map(start, params)
+
+
+def with_step(
+    init: optax.TransformInitFn,
+    update: optax.TransformUpdateExtraArgsFn,
+    inner: optax.GradientTransformation,
+    checked: Callable[[Tree, Any, Tree], Weights],
+    kept: Callable[[optax.OptState, Weights], Any],
+) -> optax.GradientTransformationExtraArgs:
+    """A wrapper of half-precision parameters whose step is that of what it wraps, with something behind the weights.
+
+    Args:
+        init: of the wrapper.
+        update: of the wrapper.
+        inner: what it wraps.
+        checked: from gradients, state and parameters to weights with what is behind them, or an error.
+        kept: from the state of `inner` and the weights after the step to the state of the wrapper.
+    """
+    composed = optax.GradientTransformationExtraArgs(init, update)
+
+    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, Any]:
+        if weights.behind:  # inside another wrapper like this all weights are float32
+            return composed_step(composed, gradients, state, weights, told)
+        given = checked(gradients, state, weights.params)
+        moved, after = take_step(inner, gradients, state.inner, given, told)
+        return Weights(moved.params), kept(after, moved)
+
+    return composed._replace(update=Update(update, step, why=about(inner).why))

@@ -8,8 +8,8 @@ import optax
 
 from adamx.core.composition import check_params, wrong_state
 from adamx.core.leaf import MASTER
-from adamx.core.step import Pass, Update, Weights, about, composed_step, take_step
-from adamx.precision.half import start_in_float32, tree_to_float32
+from adamx.core.step import Weights, tree_to_float32
+from adamx.precision.half import start_in_float32, with_step
 from adamx.storage.codec import is_half
 from adamx.storage.split import bits_of, nearest_even, split, widen
 from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, path_name
@@ -129,13 +129,7 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         emitted, remainder = map_leaves(_land, 2, given.params, state.remainder, weights, steps)
         return emitted, MasterWeightsState(after, remainder)
 
-    composed = optax.GradientTransformationExtraArgs(init, update)
+    def kept(after: optax.OptState, moved: Weights) -> MasterWeightsState:
+        return MasterWeightsState(after, moved.remainder)
 
-    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, MasterWeightsState]:
-        if weights.behind:  # inside another wrapper like this all weights are float32
-            return composed_step(composed, gradients, state, weights, told)
-        given = checked(gradients, state, weights.params)
-        moved, after = take_step(inner, gradients, state.inner, given, told)
-        return Weights(moved.params), MasterWeightsState(after, moved.remainder)
-
-    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))
+    return with_step(init, update, inner, checked, kept)

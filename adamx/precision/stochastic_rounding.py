@@ -8,13 +8,12 @@ import optax
 
 from adamx import hyperparameters
 from adamx.core.composition import check_params, wrong_state
-from adamx.core.leaf import STOCHASTIC, to_float32
-from adamx.core.step import Pass, Update, Weights, about, composed_step, take_step
-from adamx.precision.half import start_in_float32, tree_to_float32
+from adamx.core.leaf import STOCHASTIC, land, to_float32
+from adamx.core.step import Weights, tree_to_float32
+from adamx.precision.half import start_in_float32, with_step
 from adamx.storage.codec import is_half
 from adamx.storage.dither import PARAMETER, Walk, walks
-from adamx.storage.rounding import sum_to_bfloat16, to_narrow
-from adamx.storage.split import bits_of, widen
+from adamx.storage.split import bits_of
 from adamx.trees import Tree, check_fits, map_leaves
 
 
@@ -36,11 +35,9 @@ def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
     if not is_half(p.dtype):
         return (u,)
     start = to_float32(p)
-    u, bits = jnp.asarray(u, jnp.float32), walk.thresholds(p.shape)
-    if p.dtype == jnp.bfloat16:
-        target = sum_to_bfloat16(start, u, bits)
-        return (jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - start),)
-    return (to_narrow(start + u, p.dtype, bits).astype(jnp.float32) - start,)
+    target, _ = land(STOCHASTIC, p, None, start, u, walk)
+    moved = to_float32(target) - start
+    return (jnp.where(bits_of(target) == bits_of(p), 0, moved) if p.dtype == jnp.bfloat16 else moved,)
 
 
 def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:
@@ -92,13 +89,7 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
         places = walks(given.params, given.count, PARAMETER, (seed,), extra_args.get("dither_offset"))
         return map_leaves(_round, 1, given.params, steps, places)[0], StochasticRoundingState(after, given.count)
 
-    composed = optax.GradientTransformationExtraArgs(init, update)
+    def kept(after: optax.OptState, moved: Weights) -> StochasticRoundingState:
+        return StochasticRoundingState(after, moved.count)
 
-    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, StochasticRoundingState]:
-        if weights.behind:  # inside another wrapper like this all weights are float32
-            return composed_step(composed, gradients, state, weights, told)
-        given = checked(gradients, state, weights.params)
-        moved, after = take_step(inner, gradients, state.inner, given, told)
-        return Weights(moved.params), StochasticRoundingState(after, given.count)
-
-    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))
+    return with_step(init, update, inner, checked, kept)

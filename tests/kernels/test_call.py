@@ -10,6 +10,7 @@ from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
 from adamx.core.work import Tail, Work
 from adamx.kernels.call import call_native
 from adamx.kernels.layout import form_of
+from adamx.kernels.operands import of_step
 from adamx.storage import Float, Int8
 from tests.backends import differing, needs_kernel
 
@@ -30,7 +31,7 @@ def call(leaves, codecs, weights=PLAIN):
 
     def run(leaves):
         work = Work(numbers, tuple(leaves), (tail,), None, rule, ((0, 0),) * len(leaves))
-        return call_native(form_of(leaves[0], rule), work)
+        return call_native(form_of(leaves[0], rule), work, of_step(work))
 
     return jax.jit(run)
 

@@ -3,7 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamx.precision.half import is_half, start_in_float32, to_float32, tree_to_float32
+from adamx.core.leaf import to_float32
+from adamx.core.step import tree_to_float32
+from adamx.precision.half import start_in_float32
+from adamx.storage.codec import is_half
 
 HALF = ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"]
 

@@ -14,7 +14,7 @@ from adamx.core.averages import Averages, of_squares
 from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
 from adamx.core.work import Tail, Work
 from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, arrays_of, form_of
-from adamx.kernels.operands import Scalars, scalars
+from adamx.kernels.operands import OfStep, Scalars, of_step, scalars
 from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import GPUS, LANES, View, places, view_of
@@ -72,7 +72,7 @@ def _problem(form: Form, platform: str, _: Any) -> str:
     work = _example(form)
 
     def step(work: Work) -> tuple[Leaf, ...]:
-        return call_pallas(form, work, platform=platform)
+        return call_pallas(form, work, of_step(work), platform=platform)
 
     try:
         with warnings.catch_warnings():
@@ -119,26 +119,26 @@ def block_of(form: Form) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def call_pallas(form: Form, work: Work, *, platform: str, interpret: bool = False) -> tuple[Leaf, ...]:
+def call_pallas(form: Form, work: Work, step: OfStep, *, platform: str, interpret: bool = False) -> tuple[Leaf, ...]:
     """The step on leaves, in place.
 
     Args:
         form: of all of them.
         work: on them.
+        step: the scalars that all calls share.
         platform: what it is compiled for: "cuda", "rocm" or "tpu".
         interpret: run the kernel as plain JAX operations instead, on any platform.
 
     Returns:
         The leaves after the step.
     """
-    block, all_scalars = block_of(form), scalars(work)
+    block, all_scalars = block_of(form), scalars(work, step)
     assert block is not None
 
     def on(i: int, leaf: Leaf) -> Leaf:
         view = view_of(jnp.shape(leaf.param), block, platform)
-        decays = any(term.decay is not None for term in work.terms(i))
         own = all_scalars._replace(salts=all_scalars.salts[i], terms=all_scalars.terms[i])
-        return _call(functools.partial(step_tile, work.rule, decays), view, leaf, own, platform, interpret)
+        return _call(functools.partial(step_tile, work.rule, work.decays(i)), view, leaf, own, platform, interpret)
 
     return tuple(on(i, leaf) for i, leaf in enumerate(work.leaves))
 

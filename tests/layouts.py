@@ -177,7 +177,7 @@ def updates_are_gathered_once():
 def beside_others():
     """Norms inside it are those of whole arrays; a guard around it skips a faulty step."""
     mesh, steps, rate = zero.mesh_of(AxisType.Auto), 4, 1e-3
-    plain = optax.chain(optax.clip_by_global_norm(1.0), adamx.adam(rate))
+    plain = adamx.chain(optax.clip_by_global_norm(1.0), adamx.adam(rate))
     tx = adamx.skip_nonfinite(adamx.shard_state(plain, mesh))
     params, placed = zero.tree(100), zero.whole(mesh, zero.tree(100))
     state, kept = plain.init(params), jax.jit(tx.init)(placed)

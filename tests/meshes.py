@@ -56,7 +56,7 @@ WRAPPERS = {
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adamw(1e-3, **STORAGES["bfloat16"])),
     "guarded master weights": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.stable_adamw(1e-3))),
     "precise": lambda: adamx.adam(1e-3, b2=0.999999, precise=True),
-    "adamax, int8": lambda: adamx.adamax(1e-3, **STORAGES["int8"]),
+    "adamax, int8": lambda: adamx.adamax(1e-3, nu_dtype=STORAGES["int8"]["nu_dtype"]),  # an int8 m goes with no u
     "fused": lambda: adamx.adamw(1e-3),
     "fused int8": lambda: adamx.adamw(1e-3, **STORAGES["int8"]),
     "guarded fused": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),

@@ -1,25 +1,34 @@
 """States of adamx 0.1 in the layout of today."""
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from adamx.interop.check import check_restored
+from adamx.interop.moments import encode
+from adamx.storage import Int8
+from adamx.storage.codec import is_quantized
 from adamx.trees import named_leaves, path_name
 from adamx.variables import bare, flatten_with_path
 
 
-def from_0_1(tx: optax.GradientTransformation, saved: Any, params: optax.Params) -> Any:
+def from_0_1(
+    tx: optax.GradientTransformation, saved: Any, params: optax.Params, *, block_size: int | None = None
+) -> Any:
     """A state that adamx 0.1 made, in the layout that `tx.init(params)` has today.
 
     0.1 kept dithered moments in a container of their own, with a second counter, `step`, beside `count`. The two are
-    equal, so that the dither goes on with the same bits. Everything else has stayed where it was.
+    equal, so that the dither goes on with the same bits. In 0.1 `Int8` took blocks of any length; those whose length is
+    no power of two are decoded and rounded to nearest into the blocks of `tx`. Everything else has stayed where it was.
 
     Args:
-        tx: the transformation that made the state, built with the same arguments.
+        tx: the transformation that made the state, built with the same arguments but for the length of blocks.
         saved: the state: as 0.1 had it, or in dicts and lists, as a checkpoint restores without a template.
         params: the parameters, or their `jax.ShapeDtypeStruct`.
+        block_size: of the `Int8` moments of the state, where `tx` has another.
 
     Returns:
         A state for `tx`.
@@ -42,7 +51,18 @@ def from_0_1(tx: optax.GradientTransformation, saved: Any, params: optax.Params)
     dropped = {name for name in came if _is_clock(name) and name not in names}
     if came.keys() - dropped != set(names):
         return check_restored(tx, {name: came[name] for name in came.keys() - dropped}, params)  # raises
-    return check_restored(tx, treedef.unflatten([came[name] for name in names]), params)
+    state = treedef.unflatten([came[name] for name in names])
+    if block_size is not None:
+        state = jax.tree.map(functools.partial(_in_blocks_of, block_size), expected, state, is_leaf=is_quantized)
+    return check_restored(tx, state, params)
+
+
+def _in_blocks_of(block_size: int, like: Any, stored: Any) -> Any:
+    """What an `Int8` of another block size keeps, in the blocks of `like`; everything else as it is."""
+    if not is_quantized(like) or like.top is None:
+        return stored
+    moment = Int8(block_size).decode(jax.tree.map(jnp.asarray, stored), jnp.dtype(jnp.float32))
+    return encode(moment, like, square=like.codes.dtype == jnp.uint8)
 
 
 def _is_clock(name: str) -> bool:

@@ -8,21 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from adamx.interop.check import SHOWN, differences
-from adamx.interop.moments import Source, block_sizes, by_path, decode, fill, is_moments
+from adamx.interop.moments import Source, by_path, decode, fill, is_moments
 from adamx.interop.optax import from_optax
-from adamx.storage import Quantized
 from adamx.storage.codec import shapes
 from adamx.trees import named_leaves, path_name
 from adamx.variables import bare, flatten_with_path
 
 
-def restore_as(
-    tx: optax.GradientTransformation,
-    state: Any,
-    params: optax.Params,
-    *,
-    was: optax.GradientTransformation | None = None,
-) -> Any:
+def restore_as(tx: optax.GradientTransformation, state: Any, params: optax.Params) -> Any:
     """A state moved to the storage of another transformation: from float32 to int8, from plain to dithered, and back.
 
     Moments are decoded and rounded to nearest into the dtypes and codecs of `tx`; widening is exact. Counts, schedules,
@@ -36,15 +29,13 @@ def restore_as(
         tx: the transformation that is to go on.
         state: of a transformation that differs from it in the storage of moments, or as AMSGrad does from Adam.
         params: the parameters, or their `jax.ShapeDtypeStruct`.
-        was: the transformation that made the state, or one with the same `Int8` moments; needed where there are such,
-            to know their blocks.
 
     Returns:
         A state as `tx.init(params)` makes it.
 
     Raises:
         TypeError: what cannot be carried, by path: a state with parts that the other has not, moments of other shapes,
-            a codec of your own; Int8 without `was`.
+            a codec of your own.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -54,42 +45,19 @@ def restore_as(
         >>> smaller = adamx.interop.restore_as(narrow, state, params)
         >>> adamx.state_bytes(state).total, adamx.state_bytes(smaller).total
         (65540, 25092)
-        >>> adamx.interop.restore_as(wide, smaller, params, was=narrow)[0].mu["w"][0, :2].round(3)
+        >>> adamx.interop.restore_as(wide, smaller, params)[0].mu["w"][0, :2].round(3)
         Array([0.1, 0.1], dtype=float32)
     """
     expected, state = jax.eval_shape(tx.init, params), from_optax(state)
     wanted, treedef = flatten_with_path(expected, is_moments)
     came = named_leaves(bare(state), is_moments)
     _check_fits({path_name(path): node for path, node in wanted}, came)
-    old = _old_sizes(state, params, was)
-    new = block_sizes(tx, params) if _has_int8(expected) else {}
 
     def carried(path: Sequence[Any], node: Any) -> Any:
         before = came[path_name(path)]
-        return fill(path, node, _source(path, before, old), new) if is_moments(node) else before
+        return fill(node, _source(path, before)) if is_moments(node) else before
 
     return treedef.unflatten([carried(path, node) for path, node in wanted])
-
-
-def _has_int8(state: Any) -> bool:
-    return any(isinstance(stored, Quantized) and stored.top is not None for stored in by_path(state).values())
-
-
-def _old_sizes(state: Any, params: optax.Params, was: optax.GradientTransformation | None) -> dict[str, int]:
-    if not _has_int8(state):
-        return {}
-    if was is None:
-        raise TypeError(
-            "the state holds Int8 moments, and does not tell how long their blocks are: pass the transformation that "
-            "made it, restore_as(tx, state, params, was=old_tx)"
-        )
-    made = by_path(jax.eval_shape(was.init, params))
-    for path, stored in by_path(state).items():
-        if isinstance(stored, Quantized) and stored.top is not None:
-            found = differences({path: made.get(path)}, {path: stored})
-            if found:
-                raise TypeError(f"the state was not made by was.init(params): {found[0][1]}")
-    return block_sizes(was, params)
 
 
 def _check_fits(wanted: Mapping[str, Any], came: Mapping[str, Any]) -> None:
@@ -118,7 +86,7 @@ def _check_fits(wanted: Mapping[str, Any], came: Mapping[str, Any]) -> None:
         )
 
 
-def _source(path: Sequence[Any], node: Any, sizes: Mapping[str, int]) -> Source:
+def _source(path: Sequence[Any], node: Any) -> Source:
     """The moments of a node, decoded when they are asked for."""
 
     def lookup(field: str) -> Any:
@@ -127,7 +95,7 @@ def _source(path: Sequence[Any], node: Any, sizes: Mapping[str, int]) -> Source:
 
         def moment(name: str) -> jax.Array:
             where = under if name == path_name(()) else f"{under}/{name}"
-            return decode(where, moments[name], sizes.get(where))
+            return decode(where, moments[name])
 
         return moment
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from adamx.interop.layout import Layout, Names, to_jax, to_torch_axes, torch_name
-from adamx.interop.moments import Source, block_sizes, by_path, fill, is_moments
+from adamx.interop.moments import Source, by_path, fill, is_moments
 from adamx.interop.torch_format import (
     SECOND,
     entries,
@@ -108,11 +108,11 @@ def from_torch(
         return moment
 
     source = Source(count, lookup("exp_avg"), lookup(*set(SECOND.values())))
-    largest, sizes = lookup("max_exp_avg_sq"), block_sizes(tx, params)
+    largest = lookup("max_exp_avg_sq")
 
     def filled(path: Any, node: Any) -> Any:
         if is_moments(node):
-            return fill(path, node, source, sizes)
+            return fill(node, source)
         if isinstance(node, RunningMaxState):
             return RunningMaxState(_map_names(lambda name, x: jnp.asarray(largest(name), x.dtype), node.nu_max))
         return node._replace(count=count) if _is_schedule(node) else node

@@ -1,6 +1,5 @@
 """Where each array of an optimizer's state goes, from where the parameters are."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +9,10 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from adamx.sharding.placement import Mesh, entries, parts, with_axes
-from adamx.storage.blocks import check_whole
+from adamx.storage.blocks import check_whole, size_of
 from adamx.storage.codec import Quantized
 from adamx.trees import Tree, path_name
 from adamx.variables import bare, flatten_with_path
-
-LONG = 2**30
-"""A last axis so long that the number of its blocks tells their size, up to 2^15."""
 
 
 class Plan(NamedTuple):
@@ -57,7 +53,7 @@ def make_plan(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axes: 
     """
     found, treedef = flatten_with_path(params)
     specs, state = treedef.flatten_up_to(own), jax.eval_shape(tx.init, params)
-    blocks = _blocks(tx, params, state)
+    blocks = _blocks(tx, state, treedef)
     shards: list[P] = []
     for (path, p), spec, block in zip(found, specs, blocks, strict=True):
         shape = np.shape(p)
@@ -104,36 +100,14 @@ def _is_whole(node: Any) -> bool:
     return node is None or isinstance(node, Quantized | optax.MaskedNode)
 
 
-def _blocks(tx: optax.GradientTransformation, params: Tree, state: optax.OptState) -> list[int]:
-    """How many neighbours in the last axis of each leaf share a number of their moments; 1 where none do.
+def _blocks(tx: optax.GradientTransformation, state: optax.OptState, treedef: Any) -> list[int]:
+    """How many neighbours in the last axis of each leaf share a number of their moments; 1 where none do."""
+    blocks = [1] * treedef.num_leaves
 
-    A codec does not say; how many blocks it makes of a very long axis does.
-    """
-    leaves, treedef = jax.tree.flatten(params)
-    blocks = [1] * len(leaves)
-    kept = _by_leaf(tx, state, treedef)
-    if not any(isinstance(stored, Quantized) for of_leaf in kept for stored in of_leaf):
-        return blocks
-
-    def stretched(p: Any) -> Any:
-        shape = np.shape(p)
-        return jax.ShapeDtypeStruct((*shape[:-1], LONG) if shape else (), jax.dtypes.result_type(p))
-
-    long = _by_leaf(tx, jax.eval_shape(tx.init, jax.tree.map(stretched, params)), treedef)
-    for k, pairs in enumerate(zip(kept, long, strict=True)):
-        for stored, of_long in zip(*pairs, strict=True):
-            if isinstance(stored, Quantized):
-                blocks[k] = math.lcm(blocks[k], -(-LONG // of_long.scale.shape[-1]))
-    return blocks
-
-
-def _by_leaf(tx: optax.GradientTransformation, state: optax.OptState, treedef: Any) -> list[list[Any]]:
-    """What a state keeps for each leaf."""
-    kept: list[list[Any]] = [[] for _ in range(treedef.num_leaves)]
-
-    def add(stored: Any, k: int) -> Any:
-        kept[k].append(stored)
+    def widest(stored: Any, k: int) -> Any:
+        if isinstance(stored, Quantized):
+            blocks[k] = max(blocks[k], size_of(stored.codes.shape[-1], stored.scale.shape[-1]))
         return stored
 
-    map_state(tx, add, state, treedef, lambda x: x)
-    return kept
+    map_state(tx, widest, state, treedef, lambda x: x)
+    return blocks

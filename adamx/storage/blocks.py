@@ -12,6 +12,22 @@ def count(shape: tuple[int, ...], size: int) -> int:
     return -(-shape[-1] // size)
 
 
+def size_of(length: int, blocks: int) -> int:
+    """The number of neighbours that share a scale, a power of two: where there is one block, the least that holds all.
+
+    Args:
+        length: of the last axis.
+        blocks: how many there are along it.
+
+    Raises:
+        ValueError: no power of two gives that many.
+    """
+    size = 1 << max(-(-length // max(blocks, 1)) - 1, 0).bit_length()
+    if -(-length // size) != blocks:
+        raise ValueError(f"a last axis of {length} in {blocks} blocks: blocks must have a power of two of elements")
+    return size
+
+
 def split(x: jax.Array, size: int) -> jax.Array:
     """`(..., n)` to `(..., blocks, size)`, filled up with zeros."""
     blocks = count(x.shape, size)

@@ -36,7 +36,7 @@ class Resolution(NamedTuple):
     """How fine a moment is that shares a scale with its neighbours.
 
     Attributes:
-        block_size: elements of the last axis that share a scale.
+        block_size: elements of the last axis that share a scale, a power of two.
         smallest: the least magnitude that is not 0, relative to the largest of the block.
         apart: whether the largest element has its own number, and `smallest` is relative to the second largest.
     """
@@ -178,5 +178,5 @@ def wrong_codes(expected: str, came: str) -> TypeError:
     """The error for a moment that another codec has stored."""
     return TypeError(
         f"expected a moment stored as {expected}, got {came}: a state with another mu_dtype or nu_dtype moves to the "
-        "storage of tx by adamx.interop.restore_as(tx, state, params, was=old_tx)"
+        "storage of tx by adamx.interop.restore_as(tx, state, params)"
     )

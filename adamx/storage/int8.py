@@ -49,7 +49,8 @@ class Int8(NamedTuple):
     A NaN or infinite element makes its whole block non-finite.
 
     Attributes:
-        block_size: elements of the last axis that share a scale: 1 + 8/block_size bytes an element.
+        block_size: elements of the last axis that share a scale, a power of two from 2 on: 1 + 8/block_size bytes an
+            element.
         min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Many
             leaves below 65,536 elements take more time coded than in float32, see docs/performance.md.
         exclude: regular expressions; a leaf stays float32 where one of them is found in its path, "encoder/norm/scale".
@@ -85,6 +86,8 @@ class Int8(NamedTuple):
         """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""
         for field, lowest in (("block_size", 2), ("min_size", 0)):
             hyperparameters.integer(f"{name}: {field}", getattr(self, field), lowest)
+        if self.block_size & (self.block_size - 1):
+            raise ValueError(f"{name}: block_size must be a power of two, got {self.block_size}")
         exclude: Any = self.exclude
         if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
             raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")

@@ -97,7 +97,7 @@ def read(tx, state, params):
     assert found.rest <= 400  # counts and what a probe has measured
     plan = adamx.sharding.state_sharding(tx, params, MESH)
     assert plan.total == found.total
-    again = adamx.interop.restore_as(tx, state, params, was=tx)
+    again = adamx.interop.restore_as(tx, state, params)
     assert jax.tree.structure(again) == jax.tree.structure(state)
     masters = has(state, adamx.precision.MasterWeightsState)
     if masters:

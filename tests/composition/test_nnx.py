@@ -135,7 +135,7 @@ def read(tx, state, params):
     plan = adamx.sharding.state_sharding(tx, params, MESH)
     assert plan.total == found.total
     assert list(plan.leaves) == PATHS
-    again = adamx.interop.restore_as(tx, state, params, was=tx)
+    again = adamx.interop.restore_as(tx, state, params)
     assert jax.tree.structure(again) == jax.tree.structure(jax.eval_shape(tx.init, params))
     if has(state, adamx.precision.MasterWeightsState):
         weights = adamx.master_params(state, params)

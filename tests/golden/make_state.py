@@ -15,7 +15,7 @@ import optax
 import adamx
 
 STEPS = 10
-INT8 = adamx.storage.Int8(block_size=24, min_size=0)
+INT8 = adamx.storage.Int8(block_size=32, min_size=0)
 SETTINGS = {
     "adam": (adamx.adam(1e-2), jnp.float32),
     "adamw with schedules": (

@@ -16,6 +16,19 @@ def test_merge_inverts_split(shape):
     np.testing.assert_array_equal(blocks.merge(parts, shape), x)
 
 
+@pytest.mark.parametrize("size", [2, 4, 8, 128, 16384])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 9, 100, 129, 4096, 40_000])
+def test_a_state_tells_the_size_of_its_blocks(length, size):
+    found = blocks.size_of(length, blocks.count((length,), size))
+    assert found == size or (length <= found <= size or length == 0)  # one block: the least that holds all
+
+
+@pytest.mark.parametrize(("length", "count"), [(100, 5), (192, 4 + 1), (8, 3)])
+def test_blocks_of_another_size_are_told(length, count):
+    with pytest.raises(ValueError, match=f"{length} in {count} blocks: blocks must have a power of two of elements"):
+        blocks.size_of(length, count)
+
+
 def test_a_short_last_block_is_filled_with_zeros():
     np.testing.assert_array_equal(blocks.split(jnp.arange(1, 6), 4), [[1, 2, 3, 4], [5, 0, 0, 0]])
 

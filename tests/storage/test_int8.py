@@ -218,6 +218,7 @@ def test_which_leaves_are_quantized(codec, shape, dtype, where, quantized, x64):
     ("codec", "error", "message"),
     [
         (Int8(block_size=1), ValueError, "block_size must be at least 2, got 1"),
+        (Int8(block_size=24), ValueError, "block_size must be a power of two, got 24"),
         (Int8(block_size=32.0), TypeError, "block_size must be an integer"),
         (Int8(min_size=-1), ValueError, "min_size must be at least 0"),
         (Int8(exclude="norm"), TypeError, "exclude must be a tuple of regular expressions, got 'norm'"),

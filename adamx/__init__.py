@@ -21,6 +21,8 @@ from adamx.core.message import Moments as Moments
 from adamx.core.moments import on_first_moment as on_first_moment
 from adamx.core.moments import scale_by_moments as scale_by_moments
 from adamx.core.rate import scale_by_lr as scale_by_lr
+from adamx.core.stages import between as between
+from adamx.core.stages import quotient as quotient
 from adamx.core.state import MomentsState as MomentsState
 from adamx.deprecated import fused_adam as fused_adam
 from adamx.deprecated import fused_adamw as fused_adamw

@@ -14,17 +14,14 @@ import optax
 import adamx
 
 
-def cautious() -> optax.GradientTransformation:
+def cautious(moments: adamx.Moments) -> adamx.Moments:
     """`m <- m φ / mean(φ)`, `φ = 1 where m g > 0, else 0`, leaf by leaf."""
 
     def agree(m: jax.Array, g: jax.Array) -> jax.Array:
         mask = m * g > 0
         return m * mask / jnp.maximum(mask.mean(), 1 / m.size)
 
-    def update(moments: adamx.Moments, params: optax.Params | None = None) -> adamx.Moments:
-        return moments.replace(mu=jax.tree.map(agree, moments.mu, moments.gradients))
-
-    return optax.stateless(update)
+    return moments.replace(mu=jax.tree.map(agree, moments.mu, moments.gradients))
 
 
 def losses(optimizer: optax.GradientTransformation, steps: int) -> jax.Array:
@@ -45,7 +42,9 @@ def losses(optimizer: optax.GradientTransformation, steps: int) -> jax.Array:
 
 
 adam = losses(adamx.adam(0.05), 401)
-by_hand = optax.chain(adamx.scale_by_moments(), cautious(), adamx.bias_correction(), adamx.scale_by_lr(0.05))
+by_hand = optax.chain(
+    adamx.scale_by_moments(), adamx.between("cautious", cautious), adamx.bias_correction(), adamx.scale_by_lr(0.05)
+)
 own = losses(by_hand, 401)
 print("step   loss of adam   of cautious adam")
 for t in range(0, 401, 50):

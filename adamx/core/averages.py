@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from adamx import hyperparameters, numerics
+from adamx.core.message import Message, Moments
 from adamx.core.state import MomentsState, check_state
 from adamx.numerics import Scalar
 from adamx.storage import Codec
@@ -58,7 +59,7 @@ class Averages:
 
     Attributes:
         second: line 8.
-        p: the power of |g| that v averages, see `Moments`.
+        message: what stage 1 emits: it says what v averages.
         b1: β1.
         b2: β2.
         mu_codec: how m is stored.
@@ -67,7 +68,7 @@ class Averages:
     """
 
     second: SecondMoment
-    p: float
+    message: type[Message]
     b1: Scalar
     b2: Scalar
     mu_codec: Codec
@@ -128,14 +129,14 @@ class Averages:
         """The moments after a gradient: fresh, and as they are kept."""
         mu, nu = jax.tree.map(jnp.asarray, (mu, nu))
         g, m, v, first, second, bits = self.load(g, mu, nu, walk)
-        bounded = numerics.bound_first_moment if self.p == 2 else numerics.saturate_first_moment
+        bounded = numerics.bound_first_moment if self.message is Moments else numerics.saturate_first_moment
         m = bounded(first(m, g), self.mu_codec.largest(mu))  # line 7
         v = self.second(second, self.nu_codec.largest(nu), v, g, m)  # line 8
         return m, v, *self.store(m, v, mu, nu, bits)
 
 
 def averages_of(
-    second: SecondMoment, b1: Any, b2: Any, mu_dtype: Any, nu_dtype: Any, precise: Any, p: float = 2.0
+    second: SecondMoment, b1: Any, b2: Any, mu_dtype: Any, nu_dtype: Any, precise: Any, message: type[Message] = Moments
 ) -> Averages:
     """The averages that these arguments of an optimizer ask for.
 
@@ -146,7 +147,7 @@ def averages_of(
         mu_dtype: likewise.
         nu_dtype: likewise.
         precise: likewise.
-        p: the power of |g| that v averages, see `Moments`.
+        message: what stage 1 emits.
 
     Raises:
         ValueError, TypeError: as `scale_by_moments` does.
@@ -155,7 +156,8 @@ def averages_of(
     # b2 first: where both are of half precision, b2 is the trap
     b2 = hyperparameters.decay_rate("b2", b2, precise=precise)
     b1 = hyperparameters.decay_rate("b1", b1, precise=precise)
-    return Averages(second, p, b1, b2, *moment_codecs(mu_dtype, nu_dtype, b1, b2, p), precise)
+    codecs = moment_codecs(mu_dtype, nu_dtype, b1, b2, message.power)
+    return Averages(second, message, b1, b2, *codecs, precise)
 
 
 def check_storage(averages: Averages, nu: Tree) -> None:

@@ -1,14 +1,16 @@
 """The message between stage 1 and stage 2: what lines 9 to 11 need of lines 5 to 8."""
 
 import dataclasses
-from typing import Any, NamedTuple, NoReturn
+import functools
+import math
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar
 
 import jax
 
 from adamx import numerics
 from adamx.numerics import Scalar
 from adamx.storage import Codec, Float
-from adamx.trees import Tree, check_fits, path_name
+from adamx.trees import Tree, check_fits, map_leaves, path_name
 
 HINT = (
     "Moments is the message from scale_by_moments to bias_correction, not a tree of arrays: "
@@ -16,9 +18,6 @@ HINT = (
     "and end the pair with bias_correction() or, to leave the correction out, uncorrected(). "
     "on_first_moment(tx) applies tx to m alone; moments.as_dict() is a plain tree to look at"
 )
-
-
-_EXACT: Codec = Float()
 
 
 class Weight(NamedTuple):
@@ -37,32 +36,40 @@ class Weight(NamedTuple):
         return weigh(self.decay, self.count, precise=self.precise)
 
 
+def correct(moment: Tree, weight: Weight | float) -> Tree:
+    """`moment / (1 - β^t)` on every leaf; a weight of the number 1.0 says that it is corrected already."""
+    if not isinstance(weight, Weight):
+        return moment
+    if weight.precise:
+        return _divide(moment, numerics.ema_weight(weight.decay, weight.count, precise=True))
+    return _weigh_and_divide(moment, weight.decay, weight.count)
+
+
+@functools.partial(jax.jit, inline=True)
+def _weigh_and_divide(moment: Tree, decay: Scalar, count: jax.Array) -> Tree:
+    """One compiled function, also outside jit and over the whole tree, where alone it gives the bits of optax's."""
+    return _divide(moment, numerics.ema_weight(decay, count))
+
+
+def _divide(moment: Tree, weight: jax.Array) -> Tree:
+    def formula(m: jax.Array) -> jax.Array:
+        return numerics.divide(m, weight.astype(numerics.real_dtype(m.dtype)))
+
+    return jax.tree.map(formula, moment)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Moments:
-    """Both moments after a step, with all that the second stage may want to know of the first.
+class Message:
+    """What stage 1 tells the stages behind it: m, and a second average of a kind that the subclass names."""
 
-    It lives inside one `update` and is never stored. JAX cannot look inside it: a transformation of optax placed
-    between the stages would otherwise rescale or add noise to `nu` without a word.
+    power: ClassVar[float]
+    """The power of |g| that the second average holds: a step divides by this root of it."""
 
-    Attributes:
-        count: the step t, an int32 scalar that starts at 1 and saturates.
-        gradients: g_t as it came.
-        mu: m_t, in compute precision (float32 or wider).
-        nu: v_t, in compute precision, real and non-negative.
-        b1: β1.
-        b2: β2.
-        mu_weight: what m̂ = m / weight divides by, 1-β1^t; the number 1.0 if m is corrected already.
-        nu_weight: what v̂ = v / weight divides by, 1-β2^t; the number 1.0 if v is corrected already.
-        p: the power of |g| that v averages, 2; infinity where v is the decayed maximum of |g| (AdaMax).
-        nu_codec: how v is stored, for a stage that stores another m.
+    second: ClassVar[str]
+    """What the second average is."""
 
-    Example:
-        >>> import jax.numpy as jnp, adamx
-        >>> stage = adamx.scale_by_moments(b1=0.2)
-        >>> moments, state = stage.update(jnp.array([10.0]), stage.init(jnp.zeros(1)))
-        >>> moments.as_dict()["mu"], round(float(moments.as_dict()["mu_weight"]), 4)
-        (Array([8.], dtype=float32), 0.8)
-    """
+    quotient: ClassVar[str]
+    """The stage that ends the pair."""
 
     count: jax.Array
     gradients: Tree
@@ -72,28 +79,38 @@ class Moments:
     b2: Scalar
     mu_weight: Weight | float
     nu_weight: Weight | float
-    p: float = 2.0
-    nu_codec: Codec = _EXACT
+    nu_codec: Codec = dataclasses.field(default_factory=Float)
 
-    def replace(self, **changes: Any) -> "Moments":
+    def m_hat(self) -> Tree:
+        """Line 9: `m̂_t = m_t / (1-β1^t)`, or m as it is where a stage has corrected it already."""
+        return correct(self.mu, self.mu_weight)
+
+    def v_hat(self) -> Tree:
+        """Line 10: `v̂_t = v_t / (1-β2^t)`, or v as it is where a stage has corrected it already."""
+        return correct(self.nu, self.nu_weight)
+
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed: how a stage of your own answers.
 
-        A new `nu` comes with its `nu_weight`: nothing in v tells whether it is divided by its weight already. Pass
-        `nu_weight=moments.nu_weight` where the new v is an average from zero as the old one is, and 1.0 where it is
-        corrected.
+        `mu` is an average from zero, as the old one; `m_hat` and `v_hat` are corrected already, and stage 2 divides
+        them by nothing. A new `nu` comes with its `nu_weight`, since nothing in v tells whether it is corrected:
+        `nu_weight=moments.nu_weight` where the new v is an average from zero as the old one is.
 
         Raises:
             ValueError: trees of another structure or shape than those that they replace; `nu` without `nu_weight`.
             TypeError: a leaf that is no floating array; `mu` or `nu` in another dtype than the compute precision that
                 they came in, complex `nu`; a field that `Moments` does not have.
         """
+        for corrected, field in (("m_hat", "mu"), ("v_hat", "nu")):
+            if corrected in changes:
+                changes |= {field: changes.pop(corrected), f"{field}_weight": 1.0}
         unknown = changes.keys() - {field.name for field in dataclasses.fields(self)}
         if unknown:
             raise TypeError(f"Moments has no field {sorted(unknown)[0]!r}: see adamx.Moments")
         if "nu" in changes and "nu_weight" not in changes:
             raise ValueError(
-                "Moments.replace(nu=...) needs nu_weight too: nu_weight=moments.nu_weight if the new v is an average "
-                "from zero as the old one is, nu_weight=1.0 if it is corrected already"
+                "Moments.replace(nu=...) does not say whether the new v is corrected: v_hat=... if it is, and "
+                "nu=... with nu_weight=moments.nu_weight if it is an average from zero as the old one is"
             )
         for name in changes.keys() & {"gradients", "mu", "nu"}:
             _check_alike(name, changes[name], getattr(self, name))
@@ -113,6 +130,56 @@ class Moments:
     __jax_array__ = __array__ = __iter__ = __len__ = __getitem__ = _refuse
 
 
+class Moments(Message):
+    """Both moments after a step, with all that the second stage may want to know of the first.
+
+    It lives inside one `update` and is never stored. JAX cannot look inside it: a transformation of optax placed
+    between the stages would otherwise rescale or add noise to `nu` without a word.
+
+    Attributes:
+        count: the step t, an int32 scalar that starts at 1 and saturates.
+        gradients: g_t as it came.
+        mu: m_t, in compute precision (float32 or wider).
+        nu: v_t, in compute precision, real and non-negative.
+        b1: β1.
+        b2: β2.
+        mu_weight: what `m_hat()` divides m by, 1-β1^t; the number 1.0 if m is corrected already.
+        nu_weight: what `v_hat()` divides v by, 1-β2^t; the number 1.0 if v is corrected already.
+        nu_codec: how v is stored, for a stage that stores another m.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> stage = adamx.scale_by_moments(b1=0.2)
+        >>> moments, state = stage.update(jnp.array([10.0]), stage.init(jnp.zeros(1)))
+        >>> moments.mu, moments.m_hat()
+        (Array([8.], dtype=float32), Array([10.], dtype=float32))
+    """
+
+    power = 2.0
+    second = "a v that averages squares"
+    quotient = "bias_correction()"
+
+
+class InfinityMoments(Message):
+    """The message of AdaMax: `nu` is u, the decayed largest |g|, which starts from its first gradient."""
+
+    power = math.inf
+    second = "the largest gradients of scale_by_infinity_moments"
+    quotient = "divide_by_infinity_norm()"
+
+    def m_hat(self) -> Tree:
+        """Line 9, from an m that is held so that a gradient near the largest float does not overflow by rounding."""
+        weight = self.mu_weight
+        if not isinstance(weight, Weight):
+            return self.mu
+        held_by = functools.partial(_held, weight.evaluate())
+        return correct(map_leaves(held_by, 1, self.mu)[0], weight)
+
+
+def _held(weight: jax.Array, m: jax.Array) -> tuple[jax.Array]:
+    return (numerics.clamp(m, (weight * numerics.below_largest(m.dtype)).astype(numerics.real_dtype(m.dtype))),)
+
+
 def _check_alike(name: str, new: Tree, old: Tree) -> None:
     """Raises where a tree cannot take the place of a field of `Moments`."""
     check_fits(new, old, f"Moments.replace: the new {name}", f"old {name}")
@@ -124,7 +191,7 @@ def _check_alike(name: str, new: Tree, old: Tree) -> None:
             )
 
 
-def _flatten(moments: Moments) -> NoReturn:
+def _flatten(message: Message) -> NoReturn:
     raise TypeError(HINT)
 
 
@@ -132,25 +199,28 @@ def _unflatten(aux: Any, children: Any) -> NoReturn:
     raise TypeError(HINT)
 
 
-jax.tree_util.register_pytree_node(Moments, _flatten, _unflatten)
+for _kind in (Moments, InfinityMoments):
+    jax.tree_util.register_pytree_node(_kind, _flatten, _unflatten)
+
+M = TypeVar("M", bound=Message)
 
 
-def check_is_moments(stage: str, updates: Any, *, any_p: bool = False) -> Moments:
-    """The message itself, or a TypeError that says which stage must come before.
+def check_message(stage: str, updates: Any, kind: type[M] = Moments) -> M:
+    """The message itself, or a TypeError that says which stage must come before or behind.
 
     Args:
         stage: the stage that asks, as it is called.
         updates: what it got.
-        any_p: whether the stage is right for every power that v may average, not for squares alone.
+        kind: what it is right for; `Message`: for every second average.
     """
-    if not isinstance(updates, Moments):
+    if isinstance(updates, kind):
+        return updates
+    if isinstance(updates, Message):
         raise TypeError(
-            f"{stage} takes the Moments that scale_by_moments emits, got {type(updates).__name__}: "
-            f"optax.chain(adamx.scale_by_moments(), {stage}, adamx.scale_by_lr(learning_rate))"
+            f"{stage} takes {kind.second}, got {type(updates).__name__} with {updates.second}: "
+            f"end the stage that emits them with {updates.quotient}"
         )
-    if updates.p != 2 and not any_p:
-        raise TypeError(
-            f"{stage} takes a v that averages squares, these Moments come from scale_by_infinity_moments: "
-            "end that with divide_by_infinity_norm()"
-        )
-    return updates
+    raise TypeError(
+        f"{stage} takes the Moments that scale_by_moments emits, got {type(updates).__name__}: "
+        f"optax.chain(adamx.scale_by_moments(), {stage}, adamx.scale_by_lr(learning_rate))"
+    )

@@ -7,7 +7,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core.averages import Averages, averages_of, checked_moments, of_squares
-from adamx.core.message import Moments, Weight, check_is_moments
+from adamx.core.message import Message, Moments, Weight, check_message
 from adamx.core.state import MomentsState, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
@@ -32,8 +32,8 @@ def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
         if averages.draws:
             columns.append(walks(updates, count, MOMENTS, averages.seeds, extra_args.get("dither_offset")))
         m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
-        b1, b2, precise, p = averages.b1, averages.b2, averages.precise, averages.p
-        moments = Moments(
+        b1, b2, precise = averages.b1, averages.b2, averages.precise
+        moments = averages.message(
             count=count,
             gradients=updates,
             mu=m,
@@ -41,8 +41,7 @@ def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
             b1=b1,
             b2=b2,
             mu_weight=Weight(b1, count, precise),
-            nu_weight=Weight(b2, count, precise) if p == 2 else 1.0,
-            p=p,
+            nu_weight=Weight(b2, count, precise) if averages.message is Moments else 1.0,
             nu_codec=averages.nu_codec,
         )
         return moments, MomentsState(count, mu, nu)
@@ -127,7 +126,7 @@ def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransform
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, optax.OptState]:
-        moments = check_is_moments("on_first_moment(tx)", updates, any_p=True)
+        moments = check_message("on_first_moment(tx)", updates, Message)
         mu, state = inner.update(moments.mu, state, params, **extra_args)
         return moments.replace(mu=mu), state
 

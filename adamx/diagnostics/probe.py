@@ -8,7 +8,7 @@ import optax
 
 from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
-from adamx.core.message import Weight, check_is_moments
+from adamx.core.message import Weight, check_message
 from adamx.core.rate import ScalarOrSchedule
 from adamx.diagnostics.measure import MEASURED, measure, paper_bound
 from adamx.trees import map_leaves
@@ -70,7 +70,7 @@ def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> 
     def update(
         updates: Any, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, ProbeState]:
-        moments = check_is_moments("probe()", updates)
+        moments = check_message("probe()", updates)
         if not isinstance(state, ProbeState):
             raise wrong_state("ProbeState", state)
         leaves = len(jax.tree.leaves(moments.gradients))

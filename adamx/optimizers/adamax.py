@@ -1,8 +1,5 @@
 """AdaMax, Kingma & Ba (2015), section 7.1: the largest gradient instead of the mean square."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,17 +8,14 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.averages import Mean, averages_of
 from adamx.core.chain import chain
-from adamx.core.composition import join, no_state
-from adamx.core.correction import correct, update_dtype
+from adamx.core.composition import join
 from adamx.core.decay import Mask, add_decayed_weights
-from adamx.core.message import Weight, check_is_moments
+from adamx.core.message import InfinityMoments
 from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import quotient
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import map_leaves
-
-INFINITY = float("inf")
 
 
 @names_hints
@@ -51,7 +45,7 @@ def scale_by_infinity_moments(
         precise: as in `scale_by_moments`.
 
     Returns:
-        A transformation whose update gives `Moments` with `p` infinite, to be taken by `divide_by_infinity_norm`; its
+        A transformation whose update gives `InfinityMoments`, to be taken by `divide_by_infinity_norm`; its
         state is that of `scale_by_moments`.
 
     Raises:
@@ -72,7 +66,7 @@ def scale_by_infinity_moments(
         u = jnp.maximum(jnp.abs(g) + numerics.as_scalar(eps, u.dtype), mean(u, jnp.zeros_like(u)))
         return numerics.saturate_second_moment(u, largest)
 
-    return moments_of(averages_of(decayed_maximum, b1, b2, mu_dtype, nu_dtype, precise, p=INFINITY))
+    return moments_of(averages_of(decayed_maximum, b1, b2, mu_dtype, nu_dtype, precise, InfinityMoments))
 
 
 def divide_by_infinity_norm() -> optax.GradientTransformationExtraArgs:
@@ -83,11 +77,11 @@ def divide_by_infinity_norm() -> optax.GradientTransformationExtraArgs:
     Kingma & Ba (2015), section 7.1, Algorithm 2.
 
     Returns:
-        A stateless transformation from the `Moments` of `scale_by_infinity_moments` to the direction, as
+        A stateless transformation from the `InfinityMoments` of `scale_by_infinity_moments` to the direction, as
         `bias_correction`.
 
     Raises:
-        TypeError: its update does not get `Moments`, or gets those of `scale_by_moments`.
+        TypeError: its update does not get `InfinityMoments`.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
@@ -98,34 +92,10 @@ def divide_by_infinity_norm() -> optax.GradientTransformationExtraArgs:
         Array([-1.,  0.], dtype=float32)
     """
 
-    def direction(m_hat: jax.Array, u: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-        divided = numerics.divide(m_hat, jnp.where(u == 0, jnp.ones_like(u), u))
-        return (divided.astype(update_dtype(g, divided)),)
+    def formula(m_hat: jax.Array, u: jax.Array) -> jax.Array:
+        return numerics.divide(m_hat, jnp.where(u == 0, jnp.ones_like(u), u))
 
-    def held_by(weight: jax.Array) -> Callable[[jax.Array], tuple[jax.Array]]:
-        """Keeps m / (1-β1^t) of gradients near the largest float from overflowing by rounding."""
-
-        def formula(m: jax.Array) -> tuple[jax.Array]:
-            return (numerics.clamp(m, (weight * numerics.below_largest(m.dtype)).astype(numerics.real_dtype(m.dtype))),)
-
-        return formula
-
-    def update(
-        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        moments = check_is_moments("divide_by_infinity_norm()", updates, any_p=True)
-        if moments.p != INFINITY:
-            raise TypeError(
-                "divide_by_infinity_norm() takes the Moments of scale_by_infinity_moments, these average squares: "
-                "end scale_by_moments with bias_correction()"
-            )
-        mu, weight = moments.mu, moments.mu_weight
-        if isinstance(weight, Weight):
-            mu = map_leaves(held_by(weight.evaluate()), 1, mu)[0]
-        m_hat = correct(mu, weight)
-        return map_leaves(direction, 1, m_hat, moments.nu, moments.gradients)[0], state
-
-    return optax.GradientTransformationExtraArgs(no_state, update)
+    return quotient("divide_by_infinity_norm()", formula, InfinityMoments)
 
 
 @names_hints

@@ -12,9 +12,9 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.chain import chain
 from adamx.core.composition import wrong_state
-from adamx.core.correction import bias_correction, correct
+from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
-from adamx.core.message import Moments, check_is_moments
+from adamx.core.message import Moments, check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
 from adamx.hyperparameters import names_hints
@@ -159,7 +159,7 @@ def slow_momentum(
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, Any]:
-        moments = check_is_moments("slow_momentum()", updates)
+        moments = check_message("slow_momentum()", updates)
         before = _check_state(state, moments)
         check_moment(codec, before.mu_slow, moments.nu_codec, moments.nu)
         b3_t, alpha_t = _at("b3", decay, moments), _at("alpha", weight, moments)
@@ -170,12 +170,12 @@ def slow_momentum(
                 return m, kept  # not m + 0, which the compiler contracts otherwise: the bits of Adam
             return m + numerics.as_scalar(alpha_t, numerics.real_dtype(m.dtype)) * n, kept
 
-        columns = [correct(moments.mu, moments.mu_weight), before.mu_slow]
+        columns = [moments.m_hat(), before.mu_slow]
         if codec.dithered:
             offsets = extra_args.get("dither_offset")
             columns.append(walks(moments.gradients, moments.count, MOMENTS, (codec.seed,), offsets))
         m, n = map_leaves(mixed, 2, moments.gradients, *columns)
-        return moments.replace(mu=m, mu_weight=1.0), SlowMomentumState(n)
+        return moments.replace(m_hat=m), SlowMomentumState(n)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -12,9 +12,9 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.averages import Averages, averages_of, checked_moments, of_squares
 from adamx.core.chain import chain
-from adamx.core.correction import update_dtype
 from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
+from adamx.core.stages import update_dtype
 from adamx.core.state import MomentsState, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar

@@ -10,8 +10,8 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.chain import chain
 from adamx.core.composition import wrong_state
-from adamx.core.correction import bias_correction, correct
-from adamx.core.message import check_is_moments
+from adamx.core.correction import bias_correction
+from adamx.core.message import Message, check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
 from adamx.core.state import MomentsState
@@ -96,11 +96,11 @@ def running_max(corrected: bool = True) -> optax.GradientTransformationExtraArgs
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[Any, RunningMaxState]:
-        moments = check_is_moments("running_max()", updates, any_p=True)
+        moments = check_message("running_max()", updates, Message)
         before = _check_state(state, moments.nu)
-        v = correct(moments.nu, moments.nu_weight) if corrected else moments.nu
-        fresh, nu_max = map_leaves(larger, 2, v, before.nu_max)
-        return moments.replace(nu=fresh, nu_weight=1.0 if corrected else moments.nu_weight), RunningMaxState(nu_max)
+        fresh, nu_max = map_leaves(larger, 2, moments.v_hat() if corrected else moments.nu, before.nu_max)
+        changes = {"v_hat": fresh} if corrected else {"nu": fresh, "nu_weight": moments.nu_weight}
+        return moments.replace(**changes), RunningMaxState(nu_max)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -154,8 +154,8 @@ def scale_by_amsgrad(
         first, second = _two_states(state)
         updates, first = averages.update(updates, first, params, **extra_args)
         updates, second = maximum.update(updates, second, params)
-        moments = check_is_moments("bias_correction()", updates)
-        moments = moments.replace(mu_weight=moments.mu_weight if correct_mu else 1.0, nu_weight=1.0)
+        moments = check_message("bias_correction()", updates)
+        moments = moments.replace(v_hat=moments.nu, **({} if correct_mu else {"m_hat": moments.mu}))
         direction, _ = quotient.update(moments, optax.EmptyState())
         return direction, _one_state(first, second)
 

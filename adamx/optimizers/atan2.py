@@ -1,7 +1,5 @@
 """Adam-atan2, Everett et al. (2024): an angle in place of the quotient, and no ε."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,15 +7,13 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.chain import chain
-from adamx.core.composition import join, no_state
-from adamx.core.correction import correct, update_dtype
+from adamx.core.composition import join
 from adamx.core.decay import Mask, add_decayed_weights
-from adamx.core.message import check_is_moments
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import quotient
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import map_leaves
 
 
 @jax.custom_jvp
@@ -70,25 +66,16 @@ def atan2_correction(a: Scalar = 1.27, b: Scalar = 1.0) -> optax.GradientTransfo
     """
     a, b = hyperparameters.nonnegative("a", a), hyperparameters.nonnegative("b", b)
 
-    def direction(m_hat: jax.Array, v_hat: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    def formula(m_hat: jax.Array, v_hat: jax.Array) -> jax.Array:
         if jnp.iscomplexobj(m_hat):
             raise TypeError(
                 "atan2_correction() is for real parameters: an angle between a complex m and √v is not defined. "
                 "Wrap the optimizer in optax.contrib.split_real_and_imaginary"
             )
         a_, b_ = (numerics.as_scalar(x, m_hat.dtype) for x in (a, b))
-        u = a_ * angle(m_hat, b_ * numerics.root(v_hat))
-        return (u.astype(update_dtype(g, u)),)
+        return a_ * angle(m_hat, b_ * numerics.root(v_hat))
 
-    def update(
-        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        moments = check_is_moments("atan2_correction()", updates)
-        m_hat = correct(moments.mu, moments.mu_weight)
-        v_hat = correct(moments.nu, moments.nu_weight)
-        return map_leaves(direction, 1, m_hat, v_hat, moments.gradients)[0], state
-
-    return optax.GradientTransformationExtraArgs(no_state, update)
+    return quotient("atan2_correction()", formula)
 
 
 @names_hints

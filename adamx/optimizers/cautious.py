@@ -1,7 +1,6 @@
 """Cautious Adam, Liang et al. (2024): no coordinate moves against its gradient."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +9,13 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
 from adamx.core.chain import chain
-from adamx.core.composition import join, no_state
+from adamx.core.composition import join
 from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
-from adamx.core.message import check_is_moments
+from adamx.core.message import Message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import between
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import map_leaves
@@ -64,14 +64,11 @@ def cautious(eps: Scalar = 1e-3) -> optax.GradientTransformationExtraArgs:
         # Multiplied, not selected: a NaN shows. Where m is 0 it stays 0, and the derivative is that of Adam.
         return (m * ((agrees | (m == 0)).astype(real) / share),)
 
-    def update(
-        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Any, optax.OptState]:
-        moments = check_is_moments("cautious()", updates, any_p=True)
+    def change(moments: Message) -> Message:
         on_leaf = functools.partial(masked, shards.varying(moments.count))
-        return moments.replace(mu=map_leaves(on_leaf, 1, moments.mu, moments.gradients)[0]), state
+        return moments.replace(mu=map_leaves(on_leaf, 1, moments.mu, moments.gradients)[0])
 
-    return optax.GradientTransformationExtraArgs(no_state, update)
+    return between("cautious()", change)
 
 
 @names_hints

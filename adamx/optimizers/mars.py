@@ -10,9 +10,9 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics, shards
 from adamx.core.chain import chain
 from adamx.core.composition import wrong_state
-from adamx.core.correction import update_dtype
 from adamx.core.decay import Mask
 from adamx.core.rate import ScalarOrSchedule
+from adamx.core.stages import update_dtype
 from adamx.core.state import increment
 from adamx.core.step import Update, about
 from adamx.hyperparameters import names_hints

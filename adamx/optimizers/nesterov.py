@@ -1,15 +1,12 @@
 """Nesterov's momentum, Dozat (2016): the stage that makes NAdam of Adam."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from adamx import numerics
-from adamx.core.composition import no_state
-from adamx.core.correction import correct
-from adamx.core.message import Weight, check_is_moments
+from adamx.core.message import Message, Weight, correct
+from adamx.core.stages import between
 from adamx.core.state import increment
 from adamx.trees import map_leaves
 
@@ -35,23 +32,19 @@ def nesterov() -> optax.GradientTransformationExtraArgs:
         Array([1.4736999], dtype=float32)
     """
 
-    def update(
-        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[Any, optax.OptState]:
-        moments = check_is_moments("nesterov()", updates, any_p=True)
+    def widen(g: jax.Array, m: jax.Array) -> tuple[jax.Array]:
+        return (jnp.asarray(g, m.dtype),)
+
+    def change(moments: Message) -> Message:
         weight = moments.mu_weight
         if not isinstance(weight, Weight):
             raise TypeError("nesterov() must come right behind scale_by_moments(): m is corrected already")
 
-        def widen(g: jax.Array, m: jax.Array) -> tuple[jax.Array]:
-            return (jnp.asarray(g, m.dtype),)
-
         def ahead(m_next: jax.Array, g_now: jax.Array) -> tuple[jax.Array]:
-            b1 = numerics.as_scalar(weight.decay, m_next.dtype)
-            return (numerics.look_ahead(b1, m_next, g_now),)
+            return (numerics.look_ahead(numerics.as_scalar(weight.decay, m_next.dtype), m_next, g_now),)
 
         m_next = correct(moments.mu, weight._replace(count=increment(weight.count)))
         g_now = correct(map_leaves(widen, 1, moments.gradients, moments.mu)[0], weight)
-        return moments.replace(mu=map_leaves(ahead, 1, m_next, g_now)[0], mu_weight=1.0), state
+        return moments.replace(m_hat=map_leaves(ahead, 1, m_next, g_now)[0])
 
-    return optax.GradientTransformationExtraArgs(no_state, update)
+    return between("nesterov()", change)

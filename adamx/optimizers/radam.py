@@ -1,7 +1,6 @@
 """RAdam, Liu et al. (2020): plain momentum until the variance of v̂ is known, then a step rectified by it."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +9,14 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.chain import chain
-from adamx.core.composition import join, no_state
-from adamx.core.correction import correct, update_dtype
-from adamx.core.message import Weight, check_is_moments
+from adamx.core.composition import join
+from adamx.core.message import Moments, Weight
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import quotient
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar
 from adamx.optimizers.nesterov import nesterov as look_ahead
-from adamx.trees import map_leaves
 
 SERIES = (1 / 2, -1 / 12, 1 / 720, -1 / 30240, 1 / 1209600, -1 / 47900160, 691 / 1307674368000)
 """Coefficients of x^0, x^1, x^3, x^5, ... in `1/x - 1/(e^x - 1)`: its next term is below 2e-15 for x < 1/2."""
@@ -92,24 +90,16 @@ def rectified_bias_correction(
     eps_root = hyperparameters.nonnegative("eps_root", eps_root)
     threshold = hyperparameters.at_least("threshold", threshold, 4)
 
-    def update(
-        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, optax.OptState]:
-        moments = check_is_moments("rectified_bias_correction()", updates)
+    def given(moments: Moments) -> tuple[jax.Array, jax.Array]:
         if not isinstance(moments.nu_weight, Weight):
             raise TypeError("rectified_bias_correction() needs v as scale_by_moments emits it: it is corrected already")
-        tractable, r = rectification(moments.nu_weight, threshold)
+        return rectification(moments.nu_weight, threshold)
 
-        def direction(m_hat: jax.Array, v_hat: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-            epsilons = (numerics.as_scalar(e, v_hat.dtype) for e in (eps, eps_root))
-            u = numerics.direction(r.astype(v_hat.dtype) * m_hat, v_hat, *epsilons)
-            return (jnp.where(tractable, u, m_hat).astype(update_dtype(g, u)),)
+    def formula(m_hat: jax.Array, v_hat: jax.Array, tractable: jax.Array, r: jax.Array) -> jax.Array:
+        epsilons = (numerics.as_scalar(e, v_hat.dtype) for e in (eps, eps_root))
+        return jnp.where(tractable, numerics.direction(r.astype(v_hat.dtype) * m_hat, v_hat, *epsilons), m_hat)
 
-        m_hat = correct(moments.mu, moments.mu_weight)
-        v_hat = correct(moments.nu, moments.nu_weight)
-        return map_leaves(direction, 1, m_hat, v_hat, moments.gradients)[0], state
-
-    return optax.GradientTransformationExtraArgs(no_state, update)
+    return quotient("rectified_bias_correction()", formula, given=given)
 
 
 @names_hints

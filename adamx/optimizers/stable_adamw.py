@@ -10,11 +10,12 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
 from adamx.core.chain import chain
-from adamx.core.correction import bias_correction, correct, update_dtype
+from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
-from adamx.core.message import check_is_moments
+from adamx.core.message import check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import update_dtype
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import map_leaves
@@ -90,13 +91,12 @@ def clip_by_second_moment(
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
-        moments = check_is_moments("clip_by_second_moment()", updates)
+        moments = check_message("clip_by_second_moment()", updates)
         (g,) = map_leaves(widened, 1, moments.gradients, moments.nu)
         # Given wide gradients, tx rounds nothing to half precision: that is done once, here.
         u, state = inner.update(moments.replace(gradients=g), state, params, **extra_args)
-        v_hat = correct(moments.nu, moments.nu_weight)
         on_leaf = functools.partial(shortened, shards.varying(moments.count))
-        return map_leaves(on_leaf, 1, u, moments.gradients, g, v_hat)[0], state
+        return map_leaves(on_leaf, 1, u, moments.gradients, g, moments.v_hat())[0], state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 

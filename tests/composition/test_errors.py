@@ -197,7 +197,7 @@ WRONG = {
     ),
     "complex nu": ({"nu": {**MU, "w": 1j * MU["w"]}, "nu_weight": 1.0}, TypeError, "new nu at w is complex64.*real"),
     "gradients": ({"gradients": {**MU, "w": jnp.ones(2)}}, ValueError, "the new gradients at w has shape"),
-    "no weight": ({"nu": MU}, ValueError, r"nu_weight=moments\.nu_weight if .*nu_weight=1\.0 if it is corrected"),
+    "no weight": ({"nu": MU}, ValueError, r"v_hat=\.\.\. if it is, .*nu_weight=moments\.nu_weight if it is an average"),
     "unknown": ({"m": MU}, TypeError, "no field 'm'"),
 }
 

@@ -4,8 +4,7 @@ import optax
 import pytest
 
 import adamx
-from adamx.core.correction import correct
-from adamx.core.message import Weight
+from adamx.core.message import Weight, correct
 
 
 def first_direction(stage, g=10.0, **arguments):

@@ -29,6 +29,9 @@ SETTINGS = {
     "adabelief": {},
     "adabelief, nesterov": {"nesterov": True, "b2": 0.99, "eps": 1e-8, "eps_root": 0.0},
 }
+CONTRACTED = {"radam, early": 2}
+"""Units in the last place of a parameter: on AVX2 the compiler contracts `p + u` into one rounding in one of the two
+programs, in the elements behind the last whole vector."""
 RATES = {"constant": 1e-3, "schedule": optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, STEPS)}
 
 
@@ -49,14 +52,16 @@ settings = pytest.mark.parametrize("setting", SETTINGS)
 @settings
 @pytest.mark.parametrize("rate", RATES)
 def test_jitted_float32(setting, rate, draw, stream):
-    assert_equivalent(*pair(setting, rate), draw(99), stream(STEPS), names=("adamx", "optax"))
+    ulps = CONTRACTED.get(setting, 0)
+    assert_equivalent(*pair(setting, rate), draw(99), stream(STEPS), max_ulps=ulps, names=("adamx", "optax"))
 
 
 @pytest.mark.slow
 @settings
 def test_jitted_float64(setting, draw, stream, x64):
     params, gradients = draw(99, jnp.float64), stream(STEPS, jnp.float64)
-    assert_equivalent(*pair(setting), params, gradients, names=("adamx", "optax"))
+    ulps = CONTRACTED.get(setting, 0)
+    assert_equivalent(*pair(setting), params, gradients, max_ulps=ulps, names=("adamx", "optax"))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 
 from adamx.core.averages import Averages, of_squares
 from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
+from adamx.core.message import Moments
 from adamx.core.work import Tail, Work
 from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, arrays_of, form_of
 from adamx.kernels.operands import OfStep, Scalars, of_step, scalars
@@ -108,7 +109,7 @@ def _example(form: Form) -> Work:
     moments = stored(form.mu[0], jnp.int8), stored(form.nu[0], jnp.uint8)
     leaf = Leaf(elements(form.dtypes[0]), elements(form.dtypes[1]), remainder, *moments)
     number, count = elements(jnp.float32, ()), elements(jnp.uint32, ())
-    averages = Averages(of_squares, 2.0, 0.9, 0.999, codec(form.mu[0]), codec(form.nu[0]), False)
+    averages = Averages(of_squares, Moments, 0.9, 0.999, codec(form.mu[0]), codec(form.nu[0]), False)
     rule, tail = Rule(averages, 1e-8, False, form.weights), Tail(number, (True,), (number,), (0,))
     return Work(Numbers._make([number] * 8 + [count] * 2), (leaf,), (tail,), None, rule, ((0, 0),))
 

@@ -134,6 +134,17 @@ def count(flags: jax.Array, dtype: DTypeLike, most: int = 2**32 - 1) -> jax.Arra
     return jnp.sum(jnp.sum(flags, axis=tuple(axes), dtype=jnp.uint32).astype(dtype))
 
 
+compiled = functools.partial(jax.jit, inline=True)
+"""For steps that round nothing: one call instead of one for each operation where no program is recorded, and the same
+operations in the program where one is."""
+
+
+def to_dtype(x: Any, dtype: DTypeLike) -> jax.Array:
+    """An array of this dtype: itself where it is one."""
+    return x if getattr(x, "dtype", None) == dtype and isinstance(x, jax.Array) else jnp.asarray(x, dtype)
+
+
+@functools.partial(compiled, static_argnums=1)
 def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:
     """Holds m within twice the root of the largest v, so that huge finite gradients make no huge steps.
 
@@ -144,6 +155,7 @@ def bound_first_moment(m: jax.Array, largest: float) -> jax.Array:
     return clamp(m, min(_first_moment_limit(m.dtype), largest)) - (m - m)
 
 
+@functools.partial(compiled, static_argnums=1)
 def saturate_first_moment(m: jax.Array, largest: float) -> jax.Array:
     """Holds m so far below the largest number of its storage that the next mean cannot overflow by rounding.
 
@@ -182,6 +194,7 @@ def _first_moment_limit(dtype: DTypeLike) -> float:
     return 2.0 ** (jnp.finfo(dtype).maxexp // 2 + 1)
 
 
+@functools.partial(compiled, static_argnums=1)
 def saturate_second_moment(v: jax.Array, largest: float) -> jax.Array:
     """Holds v at the largest number that its storage can hold, from where it decays again; NaN stays NaN.
 
@@ -203,12 +216,17 @@ def saturate_second_moment(v: jax.Array, largest: float) -> jax.Array:
 
 
 @jax.custom_jvp
-def root(x: jax.Array) -> jax.Array:
-    """`√x`, whose derivative at 0 is taken as 0 instead of infinite, so that the update has a finite gradient."""
+def _root(x: jax.Array) -> jax.Array:
     return jnp.sqrt(x)
 
 
-@root.defjvp
+@compiled
+def root(x: jax.Array) -> jax.Array:
+    """`√x`, whose derivative at 0 is taken as 0 instead of infinite, so that the update has a finite gradient."""
+    return _root(x)
+
+
+@_root.defjvp
 def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (tangent,) = primals, tangents
     y = root(x)

@@ -197,7 +197,9 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     variables = has_variables(jax.tree.structure(tree))
     leaves, treedef = jax.tree.flatten(tree, is_leaf=holds_leaf if variables else None)
     columns = [leaves, *[treedef.flatten_up_to(other) for other in rest]]
-    on_arrays = jax.jit(formula) if staged() else formula
+    # Outside of a program no leaf is traced, which is quicker to see than that none is recorded.
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves) and staged()
+    on_arrays = jax.jit(formula) if traced else formula
     on_leaf = functools.partial(_inside, on_arrays) if variables else on_arrays
     rows = [on_leaf(*row) for row in zip(*columns, strict=True)]
     found = list(zip(*rows, strict=True)) or [()] * outputs

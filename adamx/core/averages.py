@@ -115,7 +115,7 @@ class Averages:
         first = functools.partial(numerics.ema, b1, precise=self.precise)
         second = functools.partial(numerics.ema, b2, precise=self.precise, threshold=threshold)
         m, v = self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
-        return Loaded(jnp.asarray(g, wide), m, v, first, second, bits)
+        return Loaded(numerics.to_dtype(g, wide), m, v, first, second, bits)
 
     def store(
         self, m: jax.Array, v: jax.Array, mu: Stored, nu: Stored, bits: jax.Array | None

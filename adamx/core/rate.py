@@ -81,8 +81,8 @@ def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation
     def scaled_by(alpha: Scalar) -> Callable[[jax.Array], tuple[jax.Array]]:
         def formula(u: jax.Array) -> tuple[jax.Array]:
             dtype = jnp.result_type(u)
-            wide = jnp.asarray(u, numerics.compute_dtype(dtype))
-            return ((numerics.as_scalar(-alpha, wide.dtype) * wide).astype(dtype),)  # line 11
+            wide = numerics.to_dtype(u, numerics.compute_dtype(dtype))
+            return (numerics.to_dtype(numerics.as_scalar(-alpha, wide.dtype) * wide, dtype),)  # line 11
 
         return formula
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamx import numerics
 from adamx.core.composition import no_state
 from adamx.core.message import Message, Moments, check_message
 from adamx.trees import map_leaves
@@ -85,7 +86,7 @@ def quotient(
 
         def direction(m_hat: jax.Array, v_hat: jax.Array, g: jax.Array) -> tuple[jax.Array]:
             u = formula(m_hat, v_hat, *rest)
-            return (u.astype(update_dtype(g, u)),)
+            return (numerics.to_dtype(u, update_dtype(g, u)),)
 
         return map_leaves(direction, 1, moments.m_hat(), moments.v_hat(), moments.gradients)[0], state  # lines 9 to 11
 

@@ -21,7 +21,7 @@ LONGEST = 2.0
 
 TOGETHER = (
     "A float32 or bfloat16 m goes with every v. For m in float16, float8 or Int8 pass the same to mu_dtype and "
-    "nu_dtype; of Int8, min_size and exclude must be the same and the block_size of v a multiple of that of m"
+    "nu_dtype; of Int8, min_size and exclude must be the same and the block_size of v at least that of m"
 )
 TOGETHER_IN_ADAMAX = (
     "A float32 or bfloat16 m goes with every storage of the largest gradient. For m in float16 or float8 pass the same "

@@ -21,7 +21,6 @@ STORAGES = {
     "e5m2": "float8_e5m2",
     "int8": Int8(min_size=0),
     "int8, 32": Int8(32, 0),
-    "int8, 24": Int8(24, 0),
     "int8, 512": Int8(512, 0),
 }
 FINE = ("float32", "bfloat16")
@@ -31,7 +30,6 @@ BESIDE = {
     "e5m2": {"float16", "e4m3", "e5m2"},
     "int8": {"int8", "int8, 512"},
     "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3"},
-    "int8, 24": {"int8, 24"},
     "int8, 512": {"int8, 512"},
 }
 """The storages of v with which one of m goes, where steps divide by a root of v; float32 and bfloat16 go with all."""

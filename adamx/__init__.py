@@ -11,6 +11,7 @@ from adamx import kernels as kernels
 from adamx import optimizers as optimizers
 from adamx import sharding as sharding
 from adamx import storage as storage
+from adamx.accumulation import accumulate as accumulate
 from adamx.clip import clip_by_global_norm as clip_by_global_norm
 from adamx.core.chain import chain as chain
 from adamx.core.composition import join as join
@@ -29,6 +30,7 @@ from adamx.deprecated import fused_adamw as fused_adamw
 from adamx.footprint import state_bytes as state_bytes
 from adamx.guard import check_skips as check_skips
 from adamx.guard import skip_nonfinite as skip_nonfinite
+from adamx.injection import inject_hyperparams as inject_hyperparams
 from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step
 from adamx.loop.minimize import minimize as minimize

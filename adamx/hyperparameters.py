@@ -55,10 +55,10 @@ _INSTEAD = {
     "global_clipnorm": "use optax.chain(optax.clip_by_global_norm(norm), tx)",
     "use_ema": "average the parameters behind the step: optax.incremental_update(params, average, 1 - momentum)",
     "ema_momentum": "average the parameters behind the step: optax.incremental_update(params, average, 1 - momentum)",
-    "gradient_accumulation_steps": "use optax.MultiSteps(tx, every_k_schedule=steps)",
+    "gradient_accumulation_steps": "use adamx.accumulate(tx, every=steps)",
     "loss_scale_factor": "divide in front: optax.chain(optax.scale(1 / factor), tx)",
     "decoupled_weight_decay": "adamx.adamw, adamx.nadamw and adamx.adamaxw decouple the weight decay: leave it out",
-    "momentum_decay": "β1 does not move with the step here: optax.inject_hyperparams(adamx.nadam)(..., b1=schedule)",
+    "momentum_decay": "β1 does not move with the step here: adamx.inject_hyperparams(adamx.nadam)(..., b1=schedule)",
 }
 """Arguments of torch and Keras that are something else here, and what to use."""
 
@@ -147,14 +147,14 @@ def decay_rate(name: str, value: Any, *, precise: bool = False) -> Scalar:
     if isinstance(value, tuple | list):
         raise TypeError(f"{name} must be a number, got {value!r}: pass b1= and b2= as two arguments")
     if callable(value):
-        raise TypeError(f"{name} must be a number, got {value!r}: for a schedule use optax.inject_hyperparams")
+        raise TypeError(f"{name} must be a number, got {value!r}: for a schedule use adamx.inject_hyperparams")
     checked = scalar(name, value)
     dtype = jnp.result_type(value)
     if _is_half(dtype):
         raise ValueError(
             f"{name} has dtype {dtype}, in which decay rates near 1 round to 1 (0.999 is "
             f"{float(np.asarray(0.999, dtype))} there). With optax.inject_hyperparams pass "
-            "hyperparam_dtype=jnp.float32; otherwise pass a Python float"
+            "hyperparam_dtype=jnp.float32, or use adamx.inject_hyperparams; otherwise pass a Python float"
         )
     number = known(checked)
     if number is not None and not (0 <= number < 1):

@@ -48,6 +48,7 @@ def probed(rate, **storages):
 
 WRAPPERS = {
     "guard": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),
+    "accumulated": lambda: adamx.accumulate(adamx.adamw(1e-3), 2, "bfloat16"),
     "guarded int8": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3, **STORAGES["int8"])),
     "probe": lambda: probed(1e-3),
     "probed int8": lambda: probed(1e-3, **STORAGES["int8"]),

@@ -25,7 +25,7 @@ Mask = Tree | Callable[[Tree], Tree]
 
 INJECTED = (
     "optax.inject_hyperparams takes a function for a schedule and calls it with the step count: give it "
-    'static_args="mask"'
+    'static_args="mask", or use adamx.inject_hyperparams'
 )
 
 

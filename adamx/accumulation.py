@@ -47,6 +47,42 @@ class AccumulateState(NamedTuple):
     acc_grads: optax.Updates
 
 
+class _Sum(NamedTuple):
+    """How gradients are summed."""
+
+    codec: Codec
+    every: Every
+
+    def add(
+        self, gradients: Tree, state: Any, factor: Scalar | None, offsets: Any
+    ) -> tuple[jax.Array, AccumulateState]:
+        """Whether the step is taken with this microbatch, and the state with its gradients in it."""
+        if not isinstance(state, AccumulateState):
+            raise wrong_state("AccumulateState", state)
+        check_leaves("gradient", gradients)
+        check_fits_moment(gradients, state.acc_grads)
+        so_far, taken = jnp.asarray(state.mini_step), jnp.asarray(state.gradient_step)
+        k = jnp.asarray(_number(self.every, taken)).astype(so_far.dtype)
+        last = so_far + 1 >= k
+        divisor = jnp.where(last, so_far + 1, 1)
+
+        def leaf(g: jax.Array, kept: Stored, walk: Walk | None = None) -> tuple[Stored]:
+            kept = jax.tree.map(jnp.asarray, kept)
+            wide = numerics.compute_dtype(jnp.result_type(g), precision(kept))
+            g = numerics.to_dtype(g if factor is None else scaled(factor, g), wide)
+            total = jnp.where(so_far == 0, g, self.codec.decode(kept, wide) + g)
+            mean = numerics.divide(total, divisor.astype(numerics.real_dtype(wide)))
+            return (self.codec.encode(mean, kept, None if walk is None else walk.thresholds(g.shape), square=False),)
+
+        columns = [state.acc_grads]
+        if self.codec.dithered:
+            clock = taken.astype(jnp.uint32) * k.astype(jnp.uint32) + so_far.astype(jnp.uint32)
+            columns.append(walks(gradients, clock, GRADIENT, (self.codec.seed,), offsets))
+        (kept,) = map_leaves(leaf, 1, gradients, *columns)
+        after = jnp.where(last, 0, so_far + 1)
+        return last, AccumulateState(after, jnp.where(last, increment(taken), taken), state.inner_opt_state, kept)
+
+
 @names_hints
 def accumulate(
     tx: optax.GradientTransformation, every: Every, dtype: DTypeLike | None = None
@@ -89,6 +125,7 @@ def accumulate(
     if not callable(every):
         every = hyperparameters.integer("every", every, 1)
     inner, codec = optax.with_extra_args_support(tx), moment_codec("dtype", dtype, SLOW)
+    total = _Sum(codec, every)
 
     def init(params: optax.Params) -> AccumulateState:
         if callable(every):
@@ -96,37 +133,10 @@ def accumulate(
         mini_step, gradient_step = (jnp.zeros([], jnp.int32) for _ in range(2))
         return AccumulateState(mini_step, gradient_step, tx.init(params), *first_moments(params, (codec, False)))
 
-    def add(gradients: Tree, state: Any, factor: Scalar | None, offsets: Any) -> tuple[jax.Array, AccumulateState]:
-        """Whether the step is taken with this microbatch, and the state with its gradients in it."""
-        if not isinstance(state, AccumulateState):
-            raise wrong_state("AccumulateState", state)
-        check_leaves("gradient", gradients)
-        check_fits_moment(gradients, state.acc_grads)
-        so_far, taken = jnp.asarray(state.mini_step), jnp.asarray(state.gradient_step)
-        k = jnp.asarray(_number(every, taken)).astype(so_far.dtype)
-        last = so_far + 1 >= k
-        divisor = jnp.where(last, so_far + 1, 1)
-
-        def leaf(g: jax.Array, kept: Stored, walk: Walk | None = None) -> tuple[Stored]:
-            kept = jax.tree.map(jnp.asarray, kept)
-            wide = numerics.compute_dtype(jnp.result_type(g), precision(kept))
-            g = numerics.to_dtype(g if factor is None else scaled(factor, g), wide)
-            total = jnp.where(so_far == 0, g, codec.decode(kept, wide) + g)
-            mean = numerics.divide(total, divisor.astype(numerics.real_dtype(wide)))
-            return (codec.encode(mean, kept, None if walk is None else walk.thresholds(g.shape), square=False),)
-
-        columns = [state.acc_grads]
-        if codec.dithered:
-            clock = taken.astype(jnp.uint32) * k.astype(jnp.uint32) + so_far.astype(jnp.uint32)
-            columns.append(walks(gradients, clock, GRADIENT, (codec.seed,), offsets))
-        (kept,) = map_leaves(leaf, 1, gradients, *columns)
-        after = jnp.where(last, 0, so_far + 1)
-        return last, AccumulateState(after, jnp.where(last, increment(taken), taken), state.inner_opt_state, kept)
-
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, AccumulateState]:
-        last, added = add(updates, state, None, extra_args.get("dither_offset"))
+        last, added = total.add(updates, state, None, extra_args.get("dither_offset"))
         mean = _decoded(codec, updates, added.acc_grads)
 
         def take(state: Any) -> tuple[Tree, Any]:
@@ -136,7 +146,7 @@ def accumulate(
         return moved, added._replace(inner_opt_state=after)
 
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, AccumulateState]:
-        last, added = add(gradients, state, told.factor, told.extra.get("dither_offset"))
+        last, added = total.add(gradients, state, told.factor, told.extra.get("dither_offset"))
         in_codes = any(map(is_quantized, jax.tree.leaves(added.acc_grads, is_leaf=is_quantized)))
         mean = _decoded(codec, gradients, added.acc_grads) if in_codes else added.acc_grads  # as it lies in memory
 

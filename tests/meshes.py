@@ -49,6 +49,8 @@ def probed(rate, **storages):
 WRAPPERS = {
     "guard": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),
     "accumulated": lambda: adamx.accumulate(adamx.adamw(1e-3), 2, "bfloat16"),
+    "routed": lambda: adamx.route({".": adamx.adamw(1e-3, **STORAGES["int8"])}),
+    "injected": lambda: adamx.inject_hyperparams(adamx.adamw)(1e-3),
     "guarded int8": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3, **STORAGES["int8"])),
     "probe": lambda: probed(1e-3),
     "probed int8": lambda: probed(1e-3, **STORAGES["int8"]),

@@ -135,7 +135,10 @@ def test_inside_a_wrapper(name):
 
 
 def test_a_factory_may_take_any_arguments():
-    tx = adamx.inject_hyperparams(lambda rate, *rates, **storage: adamx.adam(rate, *rates, **storage))(0.1, 0.8, **INT8)
+    def factory(rate, *others, **storage):
+        return adamx.adam(rate, *others, **storage)
+
+    tx = adamx.inject_hyperparams(factory)(0.1, 0.8, **INT8)
     state = tx.init(tree(0))
     assert list(state.hyperparams) == ["rate"]
     assert state.inner_state[0].mu["dense/kernel"].codes.dtype == jnp.int8

@@ -32,13 +32,15 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
         before = checked_moments(averages, state, gradients)
         check_fits(weights.params, gradients, "parameter", "update")
         count = increment(jnp.asarray(before.count))  # line 5
+        found = _leaves(gradients, weights, before)
         work = Work(
             numbers=_numbers(averages, eps, eps_root, count, weights, told),
-            leaves=_leaves(gradients, weights, before),
+            leaves=found,
             tails=told.tails,
             offsets=_offsets(weights.params, told),
             rule=Rule(known, _if_known(eps), nesterov, weights.behind),
             salts=_salts(weights, averages),
+            places=tuple(range(len(found))) if told.places is None else told.places,
         )
         columns = zip(*told.execute(work), strict=True) if work.leaves else [()] * len(Leaf._fields)
         treedef = jax.tree.structure(weights.params)

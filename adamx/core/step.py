@@ -71,12 +71,14 @@ class Pass:
         extra: the extra arguments of `adamx.step`, for `update` and the dither.
         factor: what gradients are multiplied by, a float32 scalar; None: nothing.
         tails: what the stages behind the optimizer do, in their order.
+        places: for a group of parameters, the number of each of its leaves among all; None: all are here.
     """
 
     execute: Execute
     extra: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     factor: Scalar | None = None
     tails: tuple[Tail, ...] = ()
+    places: tuple[int, ...] | None = None
 
     def replace(self, **changes: Any) -> "Pass":
         """The same with other fields."""

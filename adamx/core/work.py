@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,11 +37,16 @@ class Tail:
         decays = bool(self.decays) and self.decays[i]
         return Term(self.decay if decays else None, None if number is None else self.scales[number])
 
+    def take(self, numbers: Sequence[int]) -> "Tail":
+        """What it does to some leaves."""
+        decays, which = ([column[i] for i in numbers] if column else () for column in (self.decays, self.which))
+        return dataclasses.replace(self, decays=tuple(decays), which=tuple(which))
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["numbers", "leaves", "tails", "offsets"],
-    meta_fields=["rule", "salts"],
+    meta_fields=["rule", "salts", "places"],
 )
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -53,6 +59,7 @@ class Work:
         offsets: where the shard at hand begins in each leaf, one index an axis; None: the leaves are whole.
         rule: what is known when the step is compiled.
         salts: of the dither, of each leaf's moments and of its parameter.
+        places: the number of each leaf among all parameters of the step: a group has some of them.
     """
 
     numbers: Numbers
@@ -61,6 +68,7 @@ class Work:
     offsets: tuple[tuple[Any, ...], ...] | None
     rule: Rule
     salts: tuple[tuple[int, int], ...]
+    places: tuple[int, ...]
 
     def replace(self, **changes: Any) -> "Work":
         """The same with other fields."""
@@ -76,14 +84,10 @@ class Work:
 
     def take(self, numbers: list[int]) -> "Work":
         """The work on some leaves."""
-
-        def some(tail: Tail) -> Tail:
-            decays, which = ([column[i] for i in numbers] if column else () for column in (tail.decays, tail.which))
-            return dataclasses.replace(tail, decays=tuple(decays), which=tuple(which))
-
         return self.replace(
             leaves=tuple(self.leaves[i] for i in numbers),
-            tails=tuple(map(some, self.tails)),
+            tails=tuple(tail.take(numbers) for tail in self.tails),
+            places=tuple(self.places[i] for i in numbers),
             offsets=None if self.offsets is None else tuple(self.offsets[i] for i in numbers),
             salts=tuple(self.salts[i] for i in numbers),
         )

@@ -27,7 +27,7 @@ class LeafStep(NamedTuple):
         path: of the leaf.
         shape: of the parameter.
         dtype: of the parameter.
-        executor: "native", "pallas", "xla", or "composed": `update` and `apply_updates`.
+        executor: "native", "pallas", "xla", "composed": `update` and `apply_updates`, or "none": it is frozen.
         why: why it is not a kernel; "" if it is.
     """
 
@@ -96,25 +96,28 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
     kernel, problem = _kernel(platform)
     shapes = jax.eval_shape(lambda: bare(params))
     state = jax.eval_shape(tx.init, shapes)
-    found: list[tuple[str, str]] = []
+    found: dict[int, tuple[str, str]] = {}
 
     def note(work: Work) -> tuple[Leaf, ...]:
         forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
-        found[:] = [
-            ("xla", problem or _why_not(kernel, work, leaf)) if form is None else (_name(platform), "")
-            for leaf, form in zip(work.leaves, forms, strict=True)
-        ]
+        for place, leaf, form in zip(work.places, work.leaves, forms, strict=True):
+            found[place] = ("xla", problem or _why_not(kernel, work, leaf)) if form is None else (_name(platform), "")
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
     def step(gradients: Any, state: Any, params: Any) -> Any:
-        return take_step(tx, gradients, bare(state), Weights(params), Pass(note))[0].params
+        moved = take_step(tx, gradients, bare(state), Weights(params), Pass(note))[0].params
+        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(moved), strict=True)
+        found.update(
+            {i: ("none", "frozen") for i, (before, after) in enumerate(pairs) if i not in found and after is before}
+        )
+        return moved
 
     jax.eval_shape(step, shapes, state, shapes)
     names = named_leaves(shapes)
-    why = "" if found else why_composed(tx)
-    ways = found if len(found) == len(names) else [("composed", why)] * len(names)
+    why = why_composed(tx) if len(found) < len(names) else ""
     leaves = [
-        LeafStep(name, tuple(x.shape), str(x.dtype), *way) for (name, x), way in zip(names.items(), ways, strict=True)
+        LeafStep(name, tuple(x.shape), str(x.dtype), *found.get(i, ("composed", why)))
+        for i, (name, x) in enumerate(names.items())
     ]
     return Explanation(tuple(leaves), not why, why, state_bytes(state).total)
 

@@ -14,7 +14,7 @@ from adamx.storage.dither import shard_offsets
 from adamx.trees import Tree
 
 
-def on_each(execute: Execute, mesh: Mesh, shards: Tree) -> Execute:
+def on_each(execute: Execute, mesh: Mesh, shards: Tree, places: tuple[int, ...] | None = None) -> Execute:
     """The executor on each device of a mesh.
 
     Args:
@@ -22,15 +22,19 @@ def on_each(execute: Execute, mesh: Mesh, shards: Tree) -> Execute:
         mesh: the devices, in a mesh of Auto axes.
         shards: how the step is split, a tree with the `PartitionSpec` of each parameter; what belongs to a leaf is
             split as the parameter is.
+        places: the numbers of these parameters among all of the step, see `Pass`.
     """
     specs = tuple(jax.tree.leaves(shards, is_leaf=lambda node: isinstance(node, PartitionSpec)))
-    leaves = tuple(Leaf(*[spec] * len(Leaf._fields)) for spec in specs)
     whole = PartitionSpec()
 
     def on_shards(work: Work) -> tuple[Leaf, ...]:
+        here = tuple(specs[i] for i in work.places)
+        leaves = tuple(Leaf(*[spec] * len(Leaf._fields)) for spec in here)
+
         def local(numbers: Any, leaves: tuple[Leaf, ...], tails: Any) -> tuple[Leaf, ...]:
-            offsets = shard_offsets(tuple(leaf.param for leaf in leaves), specs)
-            return execute(work.replace(numbers=numbers, leaves=leaves, tails=tails, offsets=offsets))
+            offsets = shard_offsets(tuple(leaf.param for leaf in leaves), here)
+            given = work.replace(numbers=numbers, leaves=leaves, tails=tails, offsets=offsets)
+            return execute(given if places is None else given.replace(places=tuple(places[i] for i in work.places)))
 
         split = _shard_map(local, mesh, (whole, leaves, whole), leaves)
         return split(work.numbers, work.leaves, work.tails)

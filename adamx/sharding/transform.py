@@ -95,7 +95,7 @@ def shard_state(
 
         def on_shards(gradients: Tree, state: Any, weights: Weights, passed: tuple[Any, ...]) -> Any:
             factor, tails, extra = passed
-            inside = Pass(on_each(told.execute, auto, where.shards), extra, factor, tails)
+            inside = Pass(on_each(told.execute, auto, where.shards, told.places), extra, factor, tails)
             params = _to_shards(auto, weights.params, where)
             given = weights.replace(params=params)
             moved, state = take_step(inner, constrain(auto, gradients, where.shards), state, given, inside)

@@ -17,7 +17,7 @@ TAILS = (
 
 def work(*sizes):
     leaves = tuple(Leaf(jnp.full(n, float(n)), jnp.ones(n), None, jnp.zeros(n), jnp.zeros(n)) for n in sizes)
-    return Work(NUMBERS, leaves, TAILS, None, RULE, tuple((i, i) for i in range(len(sizes))))
+    return Work(NUMBERS, leaves, TAILS, None, RULE, tuple((i, i) for i in range(len(sizes))), tuple(range(len(sizes))))
 
 
 def test_each_leaf_has_its_terms():

@@ -30,7 +30,7 @@ def call(leaves, codecs, weights=PLAIN):
     tail = Tail(scales=(jnp.float32(-0.125),), which=(0,) * len(leaves))
 
     def run(leaves):
-        work = Work(numbers, tuple(leaves), (tail,), None, rule, ((0, 0),) * len(leaves))
+        work = Work(numbers, tuple(leaves), (tail,), None, rule, ((0, 0),) * len(leaves), tuple(range(len(leaves))))
         return call_native(form_of(leaves[0], rule), work, of_step(work))
 
     return jax.jit(run)

@@ -14,7 +14,7 @@ def work(tails, offsets=None, factor=None, b1=0.9):
     averages = averages_of(of_squares, b1, 0.999, None, None, False)
     rule = Rule(averages.replace(b1=None) if not isinstance(b1, float) else averages, 1e-8, False, PLAIN)
     numbers = Numbers(factor, *map(jnp.float32, (0.9, 0.999, 0.1, 0.2, 0.3, 1e-8, 0)), jnp.uint32(7), jnp.uint32(8))
-    return Work(numbers, (LEAF,) * 3, tails, offsets, rule, ((16, 32), (48, 64), (80, 96)))
+    return Work(numbers, (LEAF,) * 3, tails, offsets, rule, ((16, 32), (48, 64), (80, 96)), (0, 1, 2))
 
 
 def scalars_of(work):

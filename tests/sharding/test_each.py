@@ -64,7 +64,7 @@ def test_a_shard_is_told_where_it_begins():
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
     leaf = Leaf(jnp.ones((4, 6)), jnp.ones((4, 6)), None, jnp.ones((4, 6)), jnp.ones((4, 6)))
-    work = Work(None, (leaf,), (), None, None, ((0, 0),))
+    work = Work(None, (leaf,), (), None, None, ((0, 0),), (0,))
     (after,) = on_each(execute, MESH, {"w": P("data")})(work)
     assert [len(place) for place in told[0]] == [2]
     np.testing.assert_array_equal(after.param, leaf.param)

@@ -111,7 +111,7 @@ def _example(form: Form) -> Work:
     number, count = elements(jnp.float32, ()), elements(jnp.uint32, ())
     averages = Averages(of_squares, Moments, 0.9, 0.999, codec(form.mu[0]), codec(form.nu[0]), False)
     rule, tail = Rule(averages, 1e-8, False, form.weights), Tail(number, (True,), (number,), (0,))
-    return Work(Numbers._make([number] * 8 + [count] * 2), (leaf,), (tail,), None, rule, ((0, 0),))
+    return Work(Numbers._make([number] * 8 + [count] * 2), (leaf,), (tail,), None, rule, ((0, 0),), (0,))
 
 
 def block_of(form: Form) -> int | None:

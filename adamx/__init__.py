@@ -58,6 +58,7 @@ from adamx.precision.master_params import set_master_params as set_master_params
 from adamx.precision.master_weights import with_master_weights as with_master_weights
 from adamx.precision.stochastic_rounding import with_stochastic_rounding as with_stochastic_rounding
 from adamx.sharding.transform import shard_state as shard_state
+from adamx.spikes import skip_spikes as skip_spikes
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,5 @@
 """Steps with NaN or infinite gradients, skipped and counted."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,17 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, shards
-from adamx.core.composition import wrong_state
-from adamx.core.step import Pass, Update, Weights, about, landed, take_step
+from adamx.core.branch import Verdict, agreed, guarded
 from adamx.finite import all_finite
+from adamx.numerics import Scalar
 from adamx.trees import Tree
 from adamx.variables import bare
-
-Take = Callable[[optax.OptState], tuple[Tree, optax.OptState]]
-"""From the state to what moves (updates, or weights) and the state."""
-
-Keep = Callable[[Tree], Tree]
-"""What stands in place of what moves, from its shapes."""
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -70,42 +63,18 @@ def skip_nonfinite(
     """
     _check_removed({"scope": max_consecutive} if isinstance(max_consecutive, str) else removed)
     limit = None if max_consecutive is None else hyperparameters.integer("max_consecutive", max_consecutive, 0)
-    inner = optax.with_extra_args_support(tx)
 
-    def init(params: optax.Params) -> SkipNonfiniteState:
+    def start(inner: optax.OptState) -> SkipNonfiniteState:
         skipped, in_a_row = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays: a donated state holds none twice
-        return SkipNonfiniteState(tx.init(params), skipped, in_a_row, jnp.zeros([], bool))
+        return SkipNonfiniteState(inner, skipped, in_a_row, jnp.zeros([], bool))
 
-    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any) -> tuple[Tree, SkipNonfiniteState]:
-        if not isinstance(state, SkipNonfiniteState):
-            raise wrong_state("SkipNonfiniteState", state)
-        clean = all_finite(gradients)
-        axes = shards.axes_of(shards.varying(state.skipped), clean)
-        clean = shards.total(jnp.int32(~clean), axes) == 0 if axes else clean  # one shard stops the others
-        moved, after = _branch(clean, take, keep, state.inner)
+    def judge(gradients: Tree, state: SkipNonfiniteState, factor: Scalar | None, extra: dict[str, Any]) -> Verdict:
+        clean = agreed(all_finite(gradients), shards.varying(state.skipped))
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
-        return moved, SkipNonfiniteState(after, state.skipped + jnp.int32(~clean), in_a_row, too_many)
+        return Verdict(clean, state._replace(in_a_row=in_a_row, too_many=too_many))
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, SkipNonfiniteState]:
-        def take(state: Any) -> tuple[Tree, Any]:
-            return inner.update(updates, state, params, **extra_args)
-
-        return attempt(take, _no_updates, updates, state)
-
-    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, SkipNonfiniteState]:
-        def take(state: Any) -> tuple[Weights, Any]:
-            return take_step(inner, gradients, state, weights, told)
-
-        def keep(_: Tree) -> Weights:
-            decays = any(any(tail.decays) for tail in told.tails)  # what stands behind a skipped update still acts
-            return landed(weights, _no_updates(weights.wide()), told) if decays else weights
-
-        return attempt(take, keep, gradients, state)
-
-    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))
+    return guarded(tx, SkipNonfiniteState, start, judge)
 
 
 def _check_removed(removed: dict[str, Any]) -> None:
@@ -117,29 +86,6 @@ def _check_removed(removed: dict[str, Any]) -> None:
                 "adamx.skip_nonfinite(tx), ...}, labels)"
             )
         raise TypeError(f"skip_nonfinite() has no argument {name!r}: it takes tx, max_consecutive")
-
-
-def _branch(clean: jax.Array, take: Take, keep: Keep, state: optax.OptState) -> tuple[Tree, optax.OptState]:
-    """The step where all is clean, else nothing, in the same types."""
-
-    def taken() -> tuple[Tree, optax.OptState]:
-        return take(state)
-
-    program, shapes = jax.make_jaxpr(taken, return_shape=True)()
-    treedef = jax.tree.structure(shapes)
-
-    def as_taken(x: Any, kind: Any) -> jax.Array:
-        return shards.vary_as(jnp.asarray(x).astype(kind.dtype), kind)
-
-    def kept() -> tuple[Tree, optax.OptState]:
-        leaves = treedef.flatten_up_to((keep(shapes[0]), state))
-        return treedef.unflatten(map(as_taken, leaves, program.out_avals))
-
-    return jax.lax.cond(clean, taken, kept)
-
-
-def _no_updates(shapes: Tree) -> Tree:
-    return jax.tree.map(jnp.zeros_like, shapes)
 
 
 def check_skips(state: optax.OptState) -> None:

@@ -15,11 +15,13 @@ LAYERS = {
     "shards": 0,
     "trees": 0,
     "finite": 0,
+    "norm": 0,
     "storage": 0,
     "core": 1,
     "optimizers": 2,
     "precision": 2,
     "guard": 2,
+    "spikes": 2,
     "paths": 2,
     "sharding": 2,
     "kernels": 4,
@@ -34,7 +36,7 @@ LAYERS = {
     "flax": 5,
 }
 # Inside layer 0 the order is this one, from the formulas up.
-BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "finite", "patterns", "storage"]
+BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "finite", "norm", "patterns", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {

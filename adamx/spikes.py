@@ -137,7 +137,7 @@ def _seen(ring: jax.Array, count: jax.Array, x: jax.Array, limit: Any) -> tuple[
     Everything is divided by the largest number in the window first, so that no square is infinite or 0.
     """
     window = ring.size
-    held = jnp.arange(window) >= window - count
+    held = jnp.arange(window, dtype=jnp.int32) >= window - count
     largest = jnp.max(jnp.abs(ring))  # empty places are 0
     scale = jnp.maximum(largest, jnp.finfo(jnp.float32).smallest_normal)
     scaled, n = ring / scale, count.astype(jnp.float32)
@@ -148,4 +148,4 @@ def _seen(ring: jax.Array, count: jax.Array, x: jax.Array, limit: Any) -> tuple[
     finite = jnp.isfinite(x)
     ring = jnp.where(finite, jnp.concatenate([ring[1:], x[None]]), ring)
     enough = count >= max(2, window // 2)
-    return ring, jnp.minimum(count + finite, window), finite & (usual | ~enough)
+    return ring, jnp.minimum(count + jnp.int32(finite), window), finite & (usual | ~enough)

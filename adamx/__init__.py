@@ -61,6 +61,7 @@ from adamx.precision.master_weights import with_master_weights as with_master_we
 from adamx.precision.stochastic_rounding import with_stochastic_rounding as with_stochastic_rounding
 from adamx.routing import route as route
 from adamx.sharding.transform import shard_state as shard_state
+from adamx.spikes import skip_spikes as skip_spikes
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,5 @@
 """Gradients of several microbatches, averaged before a step."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -139,10 +138,10 @@ def accumulate(
         last, added = total.add(updates, state, None, extra_args.get("dither_offset"))
         mean = _decoded(codec, updates, added.acc_grads)
 
-        def take(state: Any) -> tuple[Tree, Any]:
-            return inner.update(mean, state, params, **extra_args)
+        def taken() -> tuple[Tree, Any]:
+            return inner.update(mean, state.inner_opt_state, params, **extra_args)
 
-        moved, after = branch(last, take, no_updates, state.inner_opt_state)
+        moved, after = branch(last, taken, lambda shapes: (no_updates(shapes[0]), state.inner_opt_state))
         return moved, added._replace(inner_opt_state=after)
 
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, AccumulateState]:
@@ -150,10 +149,10 @@ def accumulate(
         in_codes = any(map(is_quantized, jax.tree.leaves(added.acc_grads, is_leaf=is_quantized)))
         mean = _decoded(codec, gradients, added.acc_grads) if in_codes else added.acc_grads  # as it lies in memory
 
-        def take(state: Any) -> tuple[Weights, Any]:
-            return take_step(inner, mean, state, weights, told.replace(factor=None))
+        def taken() -> tuple[Weights, Any]:
+            return take_step(inner, mean, state.inner_opt_state, weights, told.replace(factor=None))
 
-        moved, after = branch(last, take, functools.partial(no_step, weights, told), state.inner_opt_state)
+        moved, after = branch(last, taken, lambda _: (no_step(weights, told), state.inner_opt_state))
         return moved, added._replace(inner_opt_state=after)
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))

@@ -10,32 +10,9 @@ from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, no_state
 from adamx.core.step import Update
 from adamx.hyperparameters import names_hints
+from adamx.norm import global_norm
 from adamx.numerics import Scalar
 from adamx.trees import Tree, check_leaves, map_leaves
-
-SMALL = 2.0**-64
-"""What gradients are multiplied by whose squares overflow."""
-
-
-def global_norm(tree: Tree) -> jax.Array:
-    """The root of the sum of the squares of all elements, in float32 or wider, for gradients of any size and dtype.
-
-    Squares that overflow are taken again, of smaller numbers: on a branch, which costs nothing where they do not.
-    """
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree) if jnp.size(x)]
-    if not leaves:
-        return jnp.zeros([])
-
-    def root(factor: float) -> jax.Array:
-        return jnp.sqrt(sum((_sum_of_squares(x, factor) for x in leaves[1:]), _sum_of_squares(leaves[0], factor)))
-
-    norm = root(1.0)
-    return jax.lax.cond(jnp.isinf(norm), lambda: root(SMALL) / SMALL, lambda: norm)
-
-
-def _sum_of_squares(x: jax.Array, factor: float) -> jax.Array:
-    wide = x.astype(numerics.compute_dtype(x.dtype))
-    return jnp.sum(numerics.square(wide if factor == 1 else wide * factor))
 
 
 @names_hints

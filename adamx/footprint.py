@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adamx.core.guarded import is_guard
 from adamx.precision.master_weights import MasterWeightsState
 from adamx.storage.codec import is_quantized, shapes
 from adamx.trees import Tree, named_leaves
@@ -77,11 +78,16 @@ def state_bytes(state: Any) -> StateBytes:
         return bool(known) and all(shapes_of[name] == np.shape(x) and not _is_count(x) for name, x in known.items())
 
     leaves: dict[str, tuple[int, int]] = {}
-    for tree in _find(state, is_like_parameters):
+    for tree in _find(_unguarded(state), is_like_parameters):
         for name, stored in named_leaves(tree, is_quantized).items():
             elements = math.prod(np.shape(stored.codes if is_quantized(stored) else stored))
             leaves[name] = elements, leaves.get(name, (0, 0))[1] + _bytes(stored)
     return StateBytes(leaves, _bytes(state) - sum(size for _, size in leaves.values()))
+
+
+def _unguarded(state: Any) -> Any:
+    """The state without what guards keep for themselves, which may have the shape of a parameter."""
+    return jax.tree.map(lambda node: _unguarded(node.inner) if is_guard(node) else node, state, is_leaf=is_guard)
 
 
 def _tells_parameters(node: Any) -> bool:

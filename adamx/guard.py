@@ -1,6 +1,5 @@
 """Steps with NaN or infinite gradients, skipped and counted."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, shards
-from adamx.core.branch import Keep, Take, branch, no_step, no_updates
-from adamx.core.composition import wrong_state
-from adamx.core.step import Pass, Update, Weights, about, take_step
+from adamx.core.guarded import Verdict, agreed, guarded
 from adamx.finite import all_finite
+from adamx.numerics import Scalar
 from adamx.trees import Tree
 from adamx.variables import bare
 
@@ -65,38 +63,18 @@ def skip_nonfinite(
     """
     _check_removed({"scope": max_consecutive} if isinstance(max_consecutive, str) else removed)
     limit = None if max_consecutive is None else hyperparameters.integer("max_consecutive", max_consecutive, 0)
-    inner = optax.with_extra_args_support(tx)
 
-    def init(params: optax.Params) -> SkipNonfiniteState:
+    def start(inner: optax.OptState) -> SkipNonfiniteState:
         skipped, in_a_row = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays: a donated state holds none twice
-        return SkipNonfiniteState(tx.init(params), skipped, in_a_row, jnp.zeros([], bool))
+        return SkipNonfiniteState(inner, skipped, in_a_row, jnp.zeros([], bool))
 
-    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any) -> tuple[Tree, SkipNonfiniteState]:
-        if not isinstance(state, SkipNonfiniteState):
-            raise wrong_state("SkipNonfiniteState", state)
-        clean = all_finite(gradients)
-        axes = shards.axes_of(shards.varying(state.skipped), clean)
-        clean = shards.total(jnp.int32(~clean), axes) == 0 if axes else clean  # one shard stops the others
-        moved, after = branch(clean, take, keep, state.inner)
+    def judge(gradients: Tree, state: SkipNonfiniteState, factor: Scalar | None, extra: dict[str, Any]) -> Verdict:
+        clean = agreed(all_finite(gradients), shards.varying(state.skipped))
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
-        return moved, SkipNonfiniteState(after, state.skipped + jnp.int32(~clean), in_a_row, too_many)
+        return Verdict(clean, state._replace(in_a_row=in_a_row, too_many=too_many))
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, SkipNonfiniteState]:
-        def take(state: Any) -> tuple[Tree, Any]:
-            return inner.update(updates, state, params, **extra_args)
-
-        return attempt(take, no_updates, updates, state)
-
-    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, SkipNonfiniteState]:
-        def take(state: Any) -> tuple[Weights, Any]:
-            return take_step(inner, gradients, state, weights, told)
-
-        return attempt(take, functools.partial(no_step, weights, told), gradients, state)
-
-    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))
+    return guarded(tx, SkipNonfiniteState, start, judge)
 
 
 def _check_removed(removed: dict[str, Any]) -> None:

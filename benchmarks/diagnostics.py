@@ -1,9 +1,10 @@
 """What a probe shows, in two trainings, and what it costs.
 
-    python benchmarks/diagnostics.py [--quick] [--out FOLDER]
+    python benchmarks/diagnostics.py [--quick] [--spikes] [--out FOLDER]
 
 Spike: a network that learns a curve by heart, at a constant rate of 1e-2. v forgets how large gradients were; where
-they grow faster than v remembers the steps are too long, and the loss jumps. Stall: a perceptron on digits in bfloat16,
+they grow faster than v remembers the steps are too long, and the loss jumps. The table counts whether RMS(g/√v̂) is over
+2 before, at or after the onset. Stall: a perceptron on digits in bfloat16,
 its rate falling to a fiftieth. Cost: training steps on digits, and a bare step of the optimizer, with and without the
 probe, round by round.
 """
@@ -24,7 +25,8 @@ from tasks import Task, dense, digits
 import adamx
 
 STEPS, QUICK_STEPS, SEEDS = 4000, 400, 5
-HIGH, JUMP = 2.0, 3.0
+HIGH, JUMP, WINDOW = 2.0, 3.0, 100
+BEFORE, BEHIND = 30, 50
 
 
 def probed(rate: Any, *probes: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -72,20 +74,15 @@ def curve() -> Task:
     return Task(init, loss, lambda _: None, None)
 
 
-def spikes(loss: np.ndarray, worst: np.ndarray) -> list[tuple[int, int | None, int]]:
-    """(onset, warning, peak) of every spike of the loss.
+def first_of_each(high: np.ndarray, quiet: int) -> list[int]:
+    """The steps from the WINDOW-th on at which something is true that was not in the `quiet` steps before."""
+    return [int(t) for t in np.flatnonzero(high) if t >= WINDOW and not high[t - quiet : t].any()]
 
-    Onset: the loss is over three times the median of the fifty steps before. Peak: its largest in the fifty steps that
-    follow. Warning: the first step since thirty before the onset in which RMS(g/√v̂) is over 2 in some leaf, if there
-    is one before the peak.
-    """
-    found: list[tuple[int, int | None, int]] = []
-    for t in range(100, len(loss) - 50):
-        if loss[t] > JUMP * np.median(loss[t - 50 : t]) and (not found or t - found[-1][0] > 100):
-            peak = t + int(loss[t : t + 50].argmax())
-            high = np.flatnonzero(worst[t - 30 : peak] > HIGH)
-            found.append((t, t - 30 + int(high[0]) if len(high) else None, peak))
-    return found
+
+def onsets(loss: np.ndarray) -> list[int]:
+    """The first step of every spike: the loss is over three times the median of the hundred steps before it."""
+    median = np.array([np.median(loss[max(t - WINDOW, 0) : t + (t == 0)]) for t in range(len(loss))])
+    return first_of_each(loss > JUMP * median, WINDOW)
 
 
 def draw(path: Path, panels: list[tuple[str, str, dict[str, np.ndarray], float | None]], start: int = 0) -> None:
@@ -108,25 +105,30 @@ def draw(path: Path, panels: list[tuple[str, str, dict[str, np.ndarray], float |
 
 
 def spike_experiment(steps: int, out: Path) -> None:
+    """Where RMS(g/√v̂) goes over 2 in some leaf: from 30 steps before an onset to 50 behind it, or at none."""
     rows, task = [], curve()
     for seed in range(SEEDS if steps == STEPS else 1):
         loss, measured = trained(task, probed(1e-2, adamx.diagnostics.probe(every=1)), seed, steps)
         worst = measured[:, :, column("spike")].max(axis=1)
-        found = spikes(loss, worst)
-        warned = [(warning, peak) for _, warning, peak in found if warning is not None]
-        leads = [peak - warning for warning, peak in warned]
-        grew = [loss[peak] / loss[warning] for warning, peak in warned]
-        medians = [f"{np.median(x):.3g}" if x else "" for x in (leads, grew)]
-        rows.append([str(seed), str(len(found)), str(len(warned)), *medians])
-        if seed == 0 and found:
-            onset = found[len(found) // 2][0]
+        starts, crossings = onsets(loss), first_of_each(worst > HIGH, BEFORE)
+        of = {t: [c - t for c in crossings if -BEFORE <= c - t <= BEHIND] for t in starts}
+        lags = [lag[0] for lag in of.values() if lag]
+        to_peak = [int(loss[t : t + BEHIND].argmax()) - lag[0] for t, lag in of.items() if lag]
+        sides = [sum(lag < 0 for lag in lags), lags.count(0), sum(lag > 0 for lag in lags), len(of) - len(lags)]
+        medians = [f"{np.median(x):.3g}" if x else "" for x in (lags, to_peak)]
+        others = len(crossings) - sum(map(len, of.values()))
+        rows.append([*map(str, (seed, len(starts), *sides)), *medians, str(others)])
+        if seed == 0 and starts:
+            onset = starts[len(starts) // 2]
             shown = slice(max(onset - 60, 0), onset + 90)
             panels = [
-                ("loss", "log", {"loss": loss[shown]}, None),
+                ("loss", "log", {"loss": loss[shown]}, JUMP * np.median(loss[onset - WINDOW : onset])),
                 (r"largest RMS of $g/\sqrt{\hat v}$", "log", {"spike": worst[shown]}, HIGH),
             ]
             draw(out / "diagnostics_spike.png", panels, shown.start)
-    header = ["seed", "spikes of the loss", "RMS over 2 before the peak", "steps before it", "growth of the loss since"]
+    counts = [sum(int(row[i]) for row in rows) for i in (*range(1, 6), 8)]
+    rows.append(["all", *map(str, counts[:5]), "", "", str(counts[5])])
+    header = ["seed", "onsets", "RMS over 2 before", "at", "after", "never", "steps after", "to peak", "at no onset"]
     print(table(header, rows), "", sep="\n")
 
 
@@ -217,12 +219,15 @@ def cost(task: Task, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps, one seed, one round")
+    parser.add_argument("--spikes", action="store_true", help="the spikes alone")
     parser.add_argument("--out", type=Path, default=Path(), help="where the two figures go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     steps, task = QUICK_STEPS if arguments.quick else STEPS, digits()
     print(headline(), "")
     spike_experiment(steps, arguments.out)
+    if arguments.spikes:
+        return
     stall_experiment(task, steps, arguments.out)
     cost(task, 1 if arguments.quick else 15)
 

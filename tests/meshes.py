@@ -52,6 +52,7 @@ WRAPPERS = {
     "routed": lambda: adamx.route({".": adamx.adamw(1e-3, **STORAGES["int8"])}),
     "injected": lambda: adamx.inject_hyperparams(adamx.adamw)(1e-3),
     "guarded int8": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3, **STORAGES["int8"])),
+    "guarded from spikes": lambda: adamx.skip_spikes(adamx.adamw(1e-3)),
     "probe": lambda: probed(1e-3),
     "probed int8": lambda: probed(1e-3, **STORAGES["int8"]),
     "master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3)),

@@ -15,6 +15,7 @@ LAYERS = {
     "shards": 0,
     "trees": 0,
     "finite": 0,
+    "norm": 0,
     "storage": 0,
     "core": 1,
     "optimizers": 2,
@@ -23,6 +24,7 @@ LAYERS = {
     "accumulation": 2,
     "injection": 2,
     "routing": 2,
+    "spikes": 2,
     "paths": 2,
     "sharding": 2,
     "kernels": 4,
@@ -37,7 +39,7 @@ LAYERS = {
     "flax": 5,
 }
 # Inside layer 0 the order is this one, from the formulas up.
-BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "finite", "patterns", "storage"]
+BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "finite", "norm", "patterns", "storage"]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {

@@ -78,6 +78,7 @@ WRAPPERS = {
     "master weights": adamx.with_master_weights,
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": adamx.skip_nonfinite,
+    "spikes": adamx.skip_spikes,
 }
 
 

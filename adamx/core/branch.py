@@ -1,49 +1,35 @@
-"""A step that is taken or left out: the device decides, and nothing is copied for it."""
+"""A branch of the compiled step between what a step does and what stands in its place."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from adamx import shards
 from adamx.core.step import Pass, Weights, landed
 from adamx.trees import Tree
 
-Take = Callable[[optax.OptState], tuple[Tree, optax.OptState]]
-"""From the state to what moves (updates, or weights) and the state."""
 
-Keep = Callable[[Tree], Tree]
-"""What stands in place of what moves, from its shapes."""
-
-
-def branch(taken: jax.Array, take: Take, keep: Keep, state: optax.OptState) -> tuple[Tree, optax.OptState]:
-    """The step where `taken` is true, else nothing, in the same types.
+def branch(go: jax.Array, taken: Callable[[], Tree], kept: Callable[[Any], Tree]) -> Any:
+    """What `taken` gives where `go` is true, else what `kept` gives, in the types of `taken`.
 
     Args:
-        taken: a boolean scalar.
-        take: the step.
-        keep: what moves if it is not taken.
-        state: before the step, which stays if it is not taken.
-
-    Returns:
-        What moves, and the state.
+        go: a boolean scalar.
+        taken: gives a tree of arrays.
+        kept: gives a tree of the same structure, from that of the shapes.
     """
-
-    def step() -> tuple[Tree, optax.OptState]:
-        return take(state)
-
-    program, shapes = jax.make_jaxpr(step, return_shape=True)()
+    program, shapes = jax.make_jaxpr(taken, return_shape=True)()
     treedef = jax.tree.structure(shapes)
 
-    def as_taken(x: jax.Array, kind: jax.Array) -> jax.Array:
+    def as_taken(x: Any, kind: Any) -> jax.Array:
         return shards.vary_as(jnp.asarray(x).astype(kind.dtype), kind)
 
-    def kept() -> tuple[Tree, optax.OptState]:
-        leaves = treedef.flatten_up_to((keep(shapes[0]), state))
+    def instead() -> Tree:
+        leaves = treedef.flatten_up_to(kept(shapes))
         return treedef.unflatten(map(as_taken, leaves, program.out_avals))
 
-    return jax.lax.cond(taken, step, kept)
+    return jax.lax.cond(go, taken, instead)
 
 
 def no_updates(shapes: Tree) -> Tree:
@@ -51,7 +37,7 @@ def no_updates(shapes: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, shapes)
 
 
-def no_step(weights: Weights, told: Pass, _: Tree) -> Weights:
+def no_step(weights: Weights, told: Pass) -> Weights:
     """The weights in the place of those after a step; what stands behind the optimizer still acts on them."""
     decays = any(any(tail.decays) for tail in told.tails)
     return landed(weights, no_updates(weights.wide()), told) if decays else weights

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import optax
 
+from adamx.core.guarded import is_guard
 from adamx.diagnostics.measure import Measurement, on_host
 from adamx.diagnostics.probe import ProbeState
-from adamx.guard import SkipNonfiniteState
 from adamx.storage.codec import shapes
 from adamx.trees import named_leaves
 from adamx.variables import bare
@@ -50,12 +50,12 @@ def _find(state: Any, skipped: int = 0) -> list[tuple[ProbeState, list[str], int
     """Each probe with the paths of the moments before it in the chain, and what the guards around it skipped."""
 
     def wanted(node: Any) -> bool:
-        return isinstance(node, ProbeState | SkipNonfiniteState) or (hasattr(node, "mu") and hasattr(node, "nu"))
+        return isinstance(node, ProbeState) or is_guard(node) or (hasattr(node, "mu") and hasattr(node, "nu"))
 
     found: list[tuple[ProbeState, list[str], int]] = []
     paths: list[str] = []
     for node in jax.tree.leaves(state, is_leaf=wanted):
-        if isinstance(node, SkipNonfiniteState):
+        if is_guard(node):
             found += _find(node.inner, skipped + int(node.skipped))
         elif isinstance(node, ProbeState):
             found.append((node, paths, skipped))

@@ -19,12 +19,14 @@ class Measurement(NamedTuple):
         signal_to_noise: the mean of |m̂|/√v̂, from 1 (all gradients agree) to 0 (they cancel).
         above_rate: the share of elements whose step α m̂/√v̂ is longer than α.
         above_bound: the share of those that are longer than the paper's bound, `α max(1, (1-β1)/√(1-β2))`.
-        spike: the root mean square of g/√v̂, about 1; above 2 the gradients have outgrown v, and the loss may spike
-            (Wortsman et al., 2023, arXiv 2304.13013, section 3.4).
+        spike: the root mean square of g/√v̂, about 1; above 2 the gradients have outgrown v and steps are too long
+            (Wortsman et al., 2023, arXiv 2304.13013, section 3.4). A sign of a spike, not a warning: it was above 2
+            before 8 of 67 onsets of a spike of the loss, within 11 steps after the other 59, and before all 67 peaks
+            (`python benchmarks/diagnostics.py --spikes`).
         cosine: of the angle between m and g.
         update_ratio: the norm of the update over that of the parameter, about α at a parameter of size 1.
         stalled: the share of elements that have an update and do not move: it is below half a unit in their last place.
-        skipped: the steps that `skip_nonfinite` skipped so far.
+        skipped: the steps that `skip_nonfinite` and `skip_spikes` skipped so far.
     """
 
     step: float

@@ -46,6 +46,7 @@ WRAPPERS = {
     "master weights": adamx.with_master_weights,
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": adamx.skip_nonfinite,
+    "spikes": adamx.skip_spikes,
     "clipped": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
     "factors": lambda tx: optax.chain(tx, adamx.scale_by_path({"w": 0.5})),
 }

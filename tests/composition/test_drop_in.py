@@ -32,6 +32,7 @@ WRAPPERS = {
     "master weights": adamx.with_master_weights,
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": adamx.skip_nonfinite,
+    "spikes": adamx.skip_spikes,
     "chain": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
     "partition": lambda tx: optax.partition({"all": tx}, lambda p: jax.tree.map(lambda _: "all", p)),
 }

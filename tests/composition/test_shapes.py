@@ -28,6 +28,7 @@ WRAPPERS = {
     "master weights": adamx.with_master_weights,
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": adamx.skip_nonfinite,
+    "spikes": adamx.skip_spikes,
     "clipped": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
     "factors": lambda tx: optax.chain(tx, adamx.scale_by_path({"row": 0.5})),
     "probed": lambda tx: optax.chain(

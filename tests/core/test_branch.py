@@ -1,19 +1,21 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from adamx.core.branch import branch, no_updates
+from adamx.core.branch import branch
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_a_step_is_taken_or_left_out_in_the_same_types(taken):
-    state = {"count": jnp.int32(3), "mu": jnp.ones(2, jnp.bfloat16)}
+def test_one_of_both_in_the_types_of_what_is_taken():
+    def taken():
+        return {"a": jnp.ones(3), "b": jnp.ones((), jnp.bfloat16)}
 
-    def take(state):
-        return jnp.full(2, 7.0), {"count": state["count"] + 1, "mu": state["mu"] * 2}
+    def kept(shapes):
+        assert (shapes["a"].shape, shapes["a"].dtype) == ((3,), jnp.float32)
+        return {"a": jnp.zeros(3, jnp.bfloat16), "b": 2.0}
 
-    moved, after = jax.jit(lambda t: branch(t, take, no_updates, state))(taken)
-    np.testing.assert_array_equal(moved, np.full(2, 7.0 if taken else 0.0))
-    assert (int(after["count"]), float(after["mu"][0])) == ((4, 2.0) if taken else (3, 1.0))
-    assert after["mu"].dtype == jnp.bfloat16
+    for run in (lambda f: f, jax.jit):
+        for go, expected in ((True, (1, 1)), (False, (0, 2))):
+            found = run(lambda go: branch(go, taken, kept))(jnp.bool_(go))
+            assert (found["a"].dtype, found["b"].dtype) == (jnp.float32, jnp.bfloat16)
+            np.testing.assert_array_equal(found["a"], expected[0])
+            assert float(found["b"]) == expected[1]

@@ -59,6 +59,12 @@ TRAINERS = {  # the optimizer, the dtype of its parameters, and how many calls o
     "guard": (adamx.skip_nonfinite(clipped(adamw())), "float32", 1),
     "guard around masters": (adamx.skip_nonfinite(adamx.with_master_weights(clipped(adamw()))), "bfloat16", 1),
     "guard inside": (by_path(clipped(adamx.skip_nonfinite(adamw()))), "float32", 1),
+    "spikes": (adamx.skip_spikes(clipped(adamw())), "float32", 1),
+    "spikes, guard, masters": (
+        adamx.skip_nonfinite(adamx.skip_spikes(adamx.with_master_weights(clipped(adamw())))),
+        "bfloat16",
+        1,
+    ),
     "shards": (adamx.shard_state(clipped(adamw()), MESH), "float32", 1),
     "shards and masters": (adamx.shard_state(adamx.with_master_weights(clipped(adamw())), MESH), "bfloat16", 1),
     "shards, guarded": (adamx.shard_state(adamx.skip_nonfinite(clipped(adamw())), MESH), "float32", 1),

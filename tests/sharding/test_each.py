@@ -31,6 +31,7 @@ WRAPS = {
     "wrapped": adamx.with_stochastic_rounding,
     "clipped": lambda tx: adamx.chain(adamx.clip_by_global_norm(1.0), tx),
     "guarded": adamx.skip_nonfinite,
+    "guarded from spikes": adamx.skip_spikes,
 }
 
 

@@ -87,7 +87,11 @@ def state_bytes(state: Any) -> StateBytes:
 
 def _unguarded(state: Any) -> Any:
     """The state without what guards keep for themselves, which may have the shape of a parameter."""
-    return jax.tree.map(lambda node: _unguarded(node.inner) if is_guard(node) else node, state, is_leaf=is_guard)
+
+    def bare_of_guard(node: Any) -> Any:
+        return _unguarded(node.inner) if is_guard(node) else node
+
+    return jax.tree.map(bare_of_guard, state, is_leaf=is_guard)
 
 
 def _tells_parameters(node: Any) -> bool:

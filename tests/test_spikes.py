@@ -133,7 +133,7 @@ def test_what_is_not_finite_is_never_taken_and_never_enters():
     assert int(tx.update(huge, tx.init(huge))[1].skipped) == 1
 
 
-@pytest.mark.parametrize("unit", [2.0**-115, 2.0**110])
+@pytest.mark.parametrize("unit", [2.0**-55, 2.0**110])
 def test_the_unit_does_not_matter(unit):
     norms = np.random.default_rng(0).lognormal(0, 1, 100)
     expected, _ = judged(norms, threshold=2.0, window=10)

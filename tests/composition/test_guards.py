@@ -42,14 +42,14 @@ def test_a_clip_inside_takes_no_norm_of_its_own():
 
 
 @pytest.mark.slow
-def test_copies_nothing():
+def test_copies_no_more_than_a_clip():
     params = {"w": jnp.ones((512, 512))}
 
     def room(tx):
         step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p), donate_argnums=(0, 1))
         return step.lower(params, tx.init(params), params).compile().memory_analysis().temp_size_in_bytes
 
-    assert room(adamx.skip_spikes(CLIPPED)) <= room(adamx.adamw(0.01)) + 65536
+    assert room(adamx.skip_spikes(CLIPPED)) <= room(CLIPPED) + 65536
 
 
 @pytest.mark.slow

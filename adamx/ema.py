@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.average import Average
+from adamx.core.branch import branch
 from adamx.core.composition import check_params, wrong_state
 from adamx.core.leaf import PLAIN, to_float32
 from adamx.core.rate import check_schedule
@@ -120,14 +121,14 @@ def with_ema(
 
     def advance(before: EmaState, after: Any, moved: Weights, offsets: Any) -> EmaState:
         count = increment(jnp.asarray(before.count))
-        weights = bare(weights_behind(after, moved.params) if moved.behind == PLAIN else moved.wide())
         given = bare(before.ema), before.weight
 
         def taken() -> tuple[Tree, jax.Array]:
-            return averaged(*given, (count - start) // every, weights, offsets)
+            weights = weights_behind(after, moved.params) if moved.behind == PLAIN else moved.wide()
+            return averaged(*given, (count - start) // every, bare(weights), offsets)
 
         due = (count > start) & ((count - start) % every == 0)
-        ema, weight = taken() if every == 1 and start == 0 else jax.lax.cond(due, taken, lambda: given)
+        ema, weight = taken() if every == 1 and start == 0 else branch(due, taken, lambda _: given)
         return EmaState(after, jax.tree.unflatten(jax.tree.structure(before.ema), jax.tree.leaves(ema)), count, weight)
 
     def update(
@@ -221,7 +222,13 @@ def ema_params(state: Any, params: optax.Params, dtype: DTypeLike | None = None)
         p, name = jnp.asarray(p), path_name(path)
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             return (p,)
-        own = p.dtype if target is None else numerics.compute_dtype(target, p.dtype) if jnp.iscomplexobj(p) else target
+        own = (
+            p.dtype
+            if target is None
+            else numerics.compute_dtype(target, jnp.complex64)
+            if jnp.iscomplexobj(p)
+            else target
+        )
         if name not in kept:
             return (p.astype(own),)
         a = decode(name, kept[name][0])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, shards
+from adamx.core.branch import branch
 from adamx.core.composition import wrong_state
 from adamx.core.step import Pass, Update, Weights, about, landed, take_step
 from adamx.finite import all_finite
@@ -82,7 +83,7 @@ def skip_nonfinite(
         clean = all_finite(gradients)
         axes = shards.axes_of(shards.varying(state.skipped), clean)
         clean = shards.total(jnp.int32(~clean), axes) == 0 if axes else clean  # one shard stops the others
-        moved, after = _branch(clean, take, keep, state.inner)
+        moved, after = branch(clean, lambda: take(state.inner), lambda shapes: (keep(shapes[0]), state.inner))
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
         return moved, SkipNonfiniteState(after, state.skipped + jnp.int32(~clean), in_a_row, too_many)
@@ -117,25 +118,6 @@ def _check_removed(removed: dict[str, Any]) -> None:
                 "adamx.skip_nonfinite(tx), ...}, labels)"
             )
         raise TypeError(f"skip_nonfinite() has no argument {name!r}: it takes tx, max_consecutive")
-
-
-def _branch(clean: jax.Array, take: Take, keep: Keep, state: optax.OptState) -> tuple[Tree, optax.OptState]:
-    """The step where all is clean, else nothing, in the same types."""
-
-    def taken() -> tuple[Tree, optax.OptState]:
-        return take(state)
-
-    program, shapes = jax.make_jaxpr(taken, return_shape=True)()
-    treedef = jax.tree.structure(shapes)
-
-    def as_taken(x: Any, kind: Any) -> jax.Array:
-        return shards.vary_as(jnp.asarray(x).astype(kind.dtype), kind)
-
-    def kept() -> tuple[Tree, optax.OptState]:
-        leaves = treedef.flatten_up_to((keep(shapes[0]), state))
-        return treedef.unflatten(map(as_taken, leaves, program.out_avals))
-
-    return jax.lax.cond(clean, taken, kept)
 
 
 def _no_updates(shapes: Tree) -> Tree:

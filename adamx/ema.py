@@ -9,7 +9,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.average import Average
+from adamx.core.average import of_parameters
 from adamx.core.branch import branch
 from adamx.core.composition import check_params, wrong_state
 from adamx.core.leaf import PLAIN, to_float32
@@ -19,10 +19,9 @@ from adamx.core.step import Pass, Update, Weights, about, landed, take_step
 from adamx.core.work import by_xla
 from adamx.numerics import Scalar
 from adamx.precision.master_params import weights_behind
-from adamx.storage.choice import decode, moment_codec
-from adamx.storage.codec import Codec, Stored, is_quantized, shapes
-from adamx.storage.dither import AVERAGE, Walk
-from adamx.storage.floats import Float
+from adamx.storage.choice import decode
+from adamx.storage.codec import Stored, is_quantized, shapes
+from adamx.storage.dither import Walk
 from adamx.trees import Tree, check_fits, map_leaves, map_paths, named_leaves, path_name
 from adamx.variables import bare
 
@@ -98,8 +97,7 @@ def with_ema(
     every, start = hyperparameters.integer("every", every, 1), hyperparameters.integer("start", start, 0)
     debias = hyperparameters.flag("debias", debias)
     rate = decay if callable(decay) else hyperparameters.decay_rate("decay", decay)
-    fixed = rate if isinstance(rate, float) else None
-    average = Average("decay", fixed, _codec(dtype), True, numerics.saturate_first_moment, AVERAGE)
+    average = of_parameters(rate if isinstance(rate, float) else None, dtype)
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> EmaState:
@@ -150,17 +148,6 @@ def with_ema(
         return moved, advance(before, after, moved, told.extra.get("dither_offset"))
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))
-
-
-def _codec(dtype: Any) -> Codec:
-    """The codec that stores an average; narrow ones are dithered at any d, for parameters differ little from it."""
-    codec = moment_codec("dtype", dtype, 1.0)
-    if isinstance(codec, Float) and codec.dtype is not None and jnp.finfo(codec.dtype).bits < 32 and not codec.dithered:
-        raise ValueError(
-            f"dtype={codec!r} rounds to nearest, where an average of parameters stalls. Pass stochastic=True, or the "
-            "dtype alone"
-        )
-    return codec
 
 
 def _weight(d: Scalar, k: jax.Array, before: jax.Array, first: Any) -> jax.Array:
@@ -220,28 +207,27 @@ def ema_params(state: Any, params: optax.Params, dtype: DTypeLike | None = None)
 
     def mean(path: Any, p: Any) -> tuple[jax.Array]:
         p, name = jnp.asarray(p), path_name(path)
+        own = p.dtype if target is None else target
+        own = numerics.compute_dtype(own, jnp.complex64) if jnp.iscomplexobj(p) else own
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             return (p,)
-        own = (
-            p.dtype
-            if target is None
-            else numerics.compute_dtype(target, jnp.complex64)
-            if jnp.iscomplexobj(p)
-            else target
-        )
         if name not in kept:
             return (p.astype(own),)
         a = decode(name, kept[name][0])
         weight = kept[name][1].astype(numerics.real_dtype(a.dtype))
-        mean = numerics.divide(a, jnp.where(weight > 0, weight, 1)).astype(own)
-        return (jnp.where(weight > 0, mean, p.astype(own)),)
+        corrected = numerics.divide(a, jnp.where(weight > 0, weight, 1)).astype(own)
+        return (jnp.where(weight > 0, corrected, p.astype(own)),)
 
     return map_paths(mean, 1, params)[0]
 
 
 def _averages(state: Any) -> dict[str, tuple[Stored, jax.Array]]:
     """The average of each leaf as it is stored, and its weight, by the path of the leaf."""
-    found = [node for node in jax.tree.leaves(bare(state), is_leaf=_is_ema) if _is_ema(node)]
+
+    def is_ema(node: Any) -> bool:
+        return isinstance(node, EmaState)
+
+    found = [node for node in jax.tree.leaves(bare(state), is_leaf=is_ema) if is_ema(node)]
     if not found:
         raise TypeError(f"expected a state with an EmaState in it, got {type(state).__name__}: wrap tx in with_ema")
     kept: dict[str, tuple[Stored, jax.Array]] = {}
@@ -251,7 +237,3 @@ def _averages(state: Any) -> dict[str, tuple[Stored, jax.Array]]:
                 raise TypeError(f"the state has two EmaState with an average of {name}: pass one of them")
             kept[name] = stored, jnp.asarray(node.weight)
     return kept
-
-
-def _is_ema(node: Any) -> bool:
-    return isinstance(node, EmaState)

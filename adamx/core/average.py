@@ -12,8 +12,11 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.numerics import Scalar
 from adamx.storage import Codec
+from adamx.storage.choice import moment_codec
 from adamx.storage.codec import Stored, first_moments, precision
-from adamx.storage.dither import MOMENTS, Walk, fraction, walks
+from adamx.storage.dither import AVERAGE, MOMENTS, Walk, fraction, walks
+from adamx.storage.floats import Float
+from adamx.storage.pairs import half_ulp
 from adamx.trees import Tree
 
 
@@ -89,3 +92,23 @@ class Average:
         a = numerics.ema(numerics.as_scalar(decay, real), before, x, precise=self.precise, threshold=threshold)
         a = self.bounded(a if first is None else jnp.where(first, x, a), self.codec.largest(kept))
         return a, self.codec.encode(a, kept, bits if self.codec.dithered else None, square=False)
+
+
+def of_parameters(decay: float | None, dtype: Any) -> Average:
+    """An average of parameters. They differ little from it, so what stores it narrowly is dithered at any d.
+
+    Args:
+        decay: d; None: it is known in each step only.
+        dtype: the dtype that stores it, or a codec; None: float32, or float64 for float64 parameters.
+
+    Raises:
+        TypeError: neither a floating dtype nor a codec.
+        ValueError: it rounds to nearest.
+    """
+    codec = moment_codec("dtype", dtype, 1.0)
+    if isinstance(codec, Float) and half_ulp(codec.dtype) and not codec.dithered:
+        raise ValueError(
+            f"dtype={codec!r} rounds to nearest, where an average of parameters stalls. Pass stochastic=True, or the "
+            "dtype alone"
+        )
+    return Average("decay", decay, codec, True, numerics.saturate_first_moment, AVERAGE)

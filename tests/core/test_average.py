@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adamx import numerics
-from adamx.core.average import Average
+from adamx.core.average import Average, of_parameters
 from adamx.storage import Float, Int8
 from adamx.storage.dither import AVERAGE, MOMENTS
 
@@ -112,3 +112,10 @@ def test_it_has_the_precision_of_what_it_averages(x64):
         got, stored = of(0.9).step(0.9, x, kept, None)
         assert got.dtype == stored.dtype == kept.dtype
         np.testing.assert_allclose(stored, 0.1 * np.asarray(x, stored.dtype), rtol=1e-15)
+
+
+def test_what_stores_an_average_of_parameters_is_dithered():
+    assert of_parameters(0.1, "bfloat16").codec.dithered
+    assert not of_parameters(0.1, None).codec.dithered
+    with pytest.raises(ValueError, match="rounds to nearest, where an average of parameters stalls"):
+        of_parameters(0.9, Float("bfloat16", stochastic=False))

@@ -31,7 +31,7 @@ ELSEWHERE = {
     "clipvalue": "optax.clip(value)",
     "clipnorm": "optax.clip_by_block_rms",
     "global_clipnorm": "optax.clip_by_global_norm(norm)",
-    "use_ema": "optax.incremental_update",
+    "use_ema": "adamx.with_ema",
     "ema_momentum": "optax.incremental_update",
     "gradient_accumulation_steps": "optax.MultiSteps",
     "loss_scale_factor": "optax.scale(1 / factor)",

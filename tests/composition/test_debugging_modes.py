@@ -46,6 +46,7 @@ WRAPPERS = {
     "master weights": adamx.with_master_weights,
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": adamx.skip_nonfinite,
+    "average": lambda tx: adamx.with_ema(tx, 0.9, 2),
     "clipped": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
     "factors": lambda tx: optax.chain(tx, adamx.scale_by_path({"w": 0.5})),
 }

@@ -32,7 +32,7 @@ ELSEWHERE = {
     "clipnorm": "optax.clip_by_block_rms",
     "global_clipnorm": "optax.clip_by_global_norm(norm)",
     "use_ema": "adamx.with_ema",
-    "ema_momentum": "optax.incremental_update",
+    "ema_momentum": "adamx.with_ema",
     "gradient_accumulation_steps": "optax.MultiSteps",
     "loss_scale_factor": "optax.scale(1 / factor)",
     "decoupled_weight_decay": "adamx.adamw",

@@ -116,6 +116,7 @@ def test_it_has_the_precision_of_what_it_averages(x64):
 
 def test_what_stores_an_average_of_parameters_is_dithered():
     assert of_parameters(0.1, "bfloat16").codec.dithered
+    assert of_parameters(0.1, "bfloat16").what == AVERAGE
     assert not of_parameters(0.1, None).codec.dithered
     with pytest.raises(ValueError, match="rounds to nearest, where an average of parameters stalls"):
         of_parameters(0.9, Float("bfloat16", stochastic=False))

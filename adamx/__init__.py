@@ -27,6 +27,8 @@ from adamx.core.stages import quotient as quotient
 from adamx.core.state import MomentsState as MomentsState
 from adamx.deprecated import fused_adam as fused_adam
 from adamx.deprecated import fused_adamw as fused_adamw
+from adamx.ema import ema_params as ema_params
+from adamx.ema import with_ema as with_ema
 from adamx.footprint import state_bytes as state_bytes
 from adamx.guard import check_skips as check_skips
 from adamx.guard import skip_nonfinite as skip_nonfinite

@@ -53,8 +53,8 @@ _INSTEAD = {
     "clipnorm": "for one norm of all leaves use optax.chain(optax.clip_by_global_norm(norm), tx), for each leaf apart "
     "optax.clip_by_block_rms(norm / sqrt(size))",
     "global_clipnorm": "use optax.chain(optax.clip_by_global_norm(norm), tx)",
-    "use_ema": "average the parameters behind the step: optax.incremental_update(params, average, 1 - momentum)",
-    "ema_momentum": "average the parameters behind the step: optax.incremental_update(params, average, 1 - momentum)",
+    "use_ema": "average the parameters by adamx.with_ema(tx, momentum)",
+    "ema_momentum": "average the parameters by adamx.with_ema(tx, momentum)",
     "gradient_accumulation_steps": "use adamx.accumulate(tx, every=steps)",
     "loss_scale_factor": "divide in front: optax.chain(optax.scale(1 / factor), tx)",
     "decoupled_weight_decay": "adamx.adamw, adamx.nadamw and adamx.adamaxw decouple the weight decay: leave it out",

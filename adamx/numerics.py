@@ -70,7 +70,7 @@ def ema(
     Close to β = 1 the addend is a few units in the last place of a, and skewed as squares are it does not round without
     bias: a float32 `threshold` in [0, 1) dithers that rounding.
     """
-    if precise and decay >= 0.5:
+    if precise and not (isinstance(decay, float) and decay < 0.5):
         change = (1 - decay) * x - (1 - decay) * average
         return average + (change if threshold is None else change + (threshold - 0.5) * ulp(average))
     return (1 - decay) * x + decay * average

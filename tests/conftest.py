@@ -24,6 +24,7 @@ collect_ignore = [
     "manual.py",
     "backends.py",
     "family.py",
+    "averaging.py",
 ]
 
 WORKER = 1.5 * 2**30

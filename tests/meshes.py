@@ -61,6 +61,8 @@ WRAPPERS = {
     "guarded master weights": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.stable_adamw(1e-3))),
     "precise": lambda: adamx.adam(1e-3, b2=0.999999, precise=True),
     "adamax, int8": lambda: adamx.adamax(1e-3, nu_dtype=STORAGES["int8"]["nu_dtype"]),  # an int8 m goes with no u
+    "averaged, int8": lambda: adamx.with_ema(adamx.adamw(1e-3), 0.9, 2, dtype=INT8),
+    "averaged master weights": lambda: adamx.with_ema(adamx.with_master_weights(adamx.adamw(1e-3)), 0.9),
     "fused": lambda: adamx.adamw(1e-3),
     "fused int8": lambda: adamx.adamw(1e-3, **STORAGES["int8"]),
     "guarded fused": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),
@@ -238,7 +240,7 @@ def main(kinds):
             print(f"{kind}/{one} ok", flush=True)
 
 
-QUANTIZED = ["int8", "fused int8", "float8", "float16", "guarded int8", "probed int8"]
+QUANTIZED = ["averaged, int8", "int8", "fused int8", "float8", "float16", "guarded int8", "probed int8"]
 KINDS = {
     "explicit": (explicit, TRANSFORMATIONS),
     "shapes": (shapes, TRANSFORMATIONS),

@@ -31,6 +31,7 @@ LAYERS = {
     "footprint": 3,
     "clip": 2,
     "deprecated": 3,
+    "ema": 3,
     "digest": 3,
     "interop": 3,
     "diagnostics": 3,

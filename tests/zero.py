@@ -33,6 +33,8 @@ TRANSFORMATIONS = {
     "master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED)),
     "stochastic rounding": adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")),
     "amsgrad": adamx.amsgrad(1e-3),
+    "averaged int8": adamx.with_ema(adamx.adam(1e-3), 0.9, 2, dtype=INT8),
+    "averaged master weights": adamx.with_master_weights(adamx.with_ema(adamx.adam(1e-3), 0.99999)),
     "masked int8": adamx.adamw(1e-3, weight_decay=0.01, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p), **CODED),
     "clipped": adamx.chain(adamx.clip_by_global_norm(1e6), adamx.adamw(1e-3)),  # its sums are in another order
 }

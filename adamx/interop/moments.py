@@ -11,8 +11,8 @@ import numpy as np
 from adamx import numerics
 from adamx.core.state import MomentsState
 from adamx.optimizers.amsgrad import AmsgradState
-from adamx.storage import Float, Int8, Quantized, blocks
-from adamx.storage.codec import Codec, Stored, is_quantized
+from adamx.storage.choice import codec_of
+from adamx.storage.codec import Stored, is_quantized
 from adamx.trees import Tree, path_name
 from adamx.variables import bare, flatten_with_path, map_with_path
 
@@ -50,33 +50,6 @@ def by_path(moment: Tree, path: Sequence[Any] = ()) -> dict[str, Any]:
     return {path_name((*path, *rest)): stored for rest, stored in found}
 
 
-def _codec(stored: Stored) -> Codec:
-    """A codec for what is kept like this. Codes with a top are those of `Int8`, without one those of `Float`."""
-    if not isinstance(stored, Quantized) or stored.top is None:
-        return Float()
-    return Int8(block_size=blocks.size_of(stored.codes.shape[-1], stored.scale.shape[-1]))
-
-
-def decode(where: str, stored: Any) -> jax.Array:
-    """A stored moment in float32 or wider.
-
-    Raises:
-        TypeError: it is not as a codec of adamx keeps it.
-    """
-    codes = stored.codes if isinstance(stored, Quantized) else stored
-    dtype = jnp.result_type(codes)
-    plain = not isinstance(stored, Quantized) or stored.top is None
-    if not jnp.issubdtype(dtype, jnp.inexact if plain else jnp.integer):
-        raise TypeError(f"the moment at {where} cannot be carried: {dtype} is not of a codec of adamx")
-    wide = jnp.dtype(jnp.float32) if isinstance(stored, Quantized) else numerics.compute_dtype(dtype)
-    return _decode(stored, wide)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _decode(stored: Stored, dtype: jnp.dtype) -> jax.Array:
-    return _codec(stored).decode(stored, dtype)
-
-
 def encode(moment: Any, like: Any, square: bool) -> Stored:
     """A moment as it is kept in the types of `like`, rounded to nearest; what is too large becomes the largest."""
     types = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)  # pyright: ignore[reportUnknownLambdaType]
@@ -85,7 +58,7 @@ def encode(moment: Any, like: Any, square: bool) -> Stored:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _encode(moment: jax.Array, like: Stored, square: bool) -> Stored:
-    codec = _codec(like)
+    codec = codec_of("a leaf", like)
     moment = numerics.clamp(moment, codec.largest(like))
     bits = jnp.full(moment.shape, HALF) if codec.dithered else None
     return codec.encode(moment, like, bits, square=square)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from adamx.interop.check import SHOWN, differences
-from adamx.interop.moments import Source, by_path, decode, fill, is_moments
+from adamx.interop.moments import Source, by_path, fill, is_moments
 from adamx.interop.optax import from_optax
+from adamx.storage.choice import decode
 from adamx.storage.codec import shapes
 from adamx.trees import named_leaves, path_name
 from adamx.variables import bare, flatten_with_path

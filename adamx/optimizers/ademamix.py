@@ -10,6 +10,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
+from adamx.core.average import Average
 from adamx.core.chain import chain
 from adamx.core.composition import wrong_state
 from adamx.core.correction import bias_correction
@@ -19,10 +20,9 @@ from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.storage import Codec
 from adamx.storage.choice import moment_codec
-from adamx.storage.codec import Stored, first_moments, shapes
-from adamx.storage.dither import MOMENTS, Walk, walks
+from adamx.storage.codec import Stored, shapes
+from adamx.storage.dither import Walk
 from adamx.storage.pairs import check_moment, check_rounding
 from adamx.trees import check_fits, map_leaves
 
@@ -92,18 +92,6 @@ def _progress(count: Any, steps: int) -> jax.Array:
     return jnp.minimum((jnp.asarray(count).astype(jnp.result_type(float)) + 1) / steps, 1.0)
 
 
-def slow_average(
-    codec: Codec, b3: Scalar, precise: bool, g: jax.Array, dtype: DTypeLike, kept: Stored, walk: Walk | None
-) -> tuple[jax.Array, Stored]:
-    """`β3 n + (1-β3) g` on one leaf: fresh, in the dtype of m, and as it is kept."""
-    kept, real = jax.tree.map(jnp.asarray, kept), numerics.real_dtype(dtype)
-    if not precise:
-        hyperparameters.check_below_one("b3", b3, real)
-    n = numerics.ema(numerics.as_scalar(b3, real), codec.decode(kept, dtype), jnp.asarray(g, dtype), precise=precise)
-    n = numerics.bound_first_moment(n, codec.largest(kept))
-    return n, codec.encode(n, kept, None if walk is None else walk.thresholds(n.shape), square=False)
-
-
 @names_hints
 def slow_momentum(
     b3: ScalarOrSchedule = 0.9999,
@@ -149,12 +137,13 @@ def slow_momentum(
     slowest = 1.0 if callable(decay) else decay  # where it is not known
     codec = moment_codec("mu_dtype", mu_dtype, slowest)
     check_rounding(codec, slowest)
+    average = Average("b3", None if callable(decay) else decay, codec, precise)
 
     def init(params: optax.Params) -> Any:
         for name, value in (("b3", decay), ("alpha", weight)):
             if callable(value):
                 check_schedule(name, value)
-        return SlowMomentumState(*first_moments(params, (codec, False)))
+        return SlowMomentumState(average.zeros(params))
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
@@ -165,15 +154,13 @@ def slow_momentum(
         b3_t, alpha_t = _at("b3", decay, moments), _at("alpha", weight, moments)
 
         def mixed(g: jax.Array, m: jax.Array, kept: Stored, walk: Walk | None = None) -> tuple[jax.Array, Stored]:
-            n, kept = slow_average(codec, b3_t, precise, g, m.dtype, kept, walk)
+            n, kept = average.step(b3_t, g, kept, m.dtype, walk)
             if isinstance(alpha_t, float) and alpha_t == 0.0:
                 return m, kept  # not m + 0, which the compiler contracts otherwise: the bits of Adam
             return m + numerics.as_scalar(alpha_t, numerics.real_dtype(m.dtype)) * n, kept
 
         columns = [moments.m_hat(), before.mu_slow]
-        if codec.dithered:
-            offsets = extra_args.get("dither_offset")
-            columns.append(walks(moments.gradients, moments.count, MOMENTS, (codec.seed,), offsets))
+        columns += average.walks(moments.gradients, moments.count, extra_args.get("dither_offset"))
         m, n = map_leaves(mixed, 2, moments.gradients, *columns)
         return moments.replace(m_hat=m), SlowMomentumState(n)
 

@@ -18,11 +18,14 @@ def _is_holder(node: Any) -> bool:
 
 
 def _holders(state: Any) -> list[MasterWeightsState]:
-    """The states of `with_master_weights` in a state, or a TypeError if there are none."""
-    found = [node for node in jax.tree.leaves(state, is_leaf=_is_holder) if _is_holder(node)]
-    if not found:
+    """The states of `with_master_weights` in a state."""
+    return [node for node in jax.tree.leaves(state, is_leaf=_is_holder) if _is_holder(node)]
+
+
+def _check_holders(state: Any) -> None:
+    """Raises a TypeError if there is no state of `with_master_weights` in a state."""
+    if not _holders(state):
         raise TypeError(f"expected a state with a MasterWeightsState in it, got {type(state).__name__}")
-    return found
 
 
 def master_params(state: Any, params: optax.Params) -> optax.Params:
@@ -47,9 +50,22 @@ def master_params(state: Any, params: optax.Params) -> optax.Params:
         >>> adamx.master_params(state, params)
         Array([1., 1.], dtype=float32)
     """
-    found = _holders(bare(state))
+    _check_holders(bare(state))
+    return weights_behind(state, params)
+
+
+def weights_behind(state: Any, params: optax.Params) -> optax.Params:
+    """`master_params` of any state: where it has no `MasterWeightsState` the weights are the parameters.
+
+    Args:
+        state: of any transformation.
+        params: the parameters that belong to it.
+
+    Raises:
+        TypeError, ValueError: as `master_params` does.
+    """
     remainders: dict[str, Any] = {}
-    for node in found:
+    for node in _holders(bare(state)):
         for name, remainder in named_leaves(node.remainder).items():
             if name in remainders:
                 raise TypeError(f"the state has two MasterWeightsState with the weight of {name}: pass one of them")
@@ -95,7 +111,7 @@ def set_master_params(state: Any, params: optax.Params, weights: optax.Params) -
         >>> params.dtype, adamx.master_params(state, params)
         (dtype(bfloat16), Array([0.1, 0.2], dtype=float32))
     """
-    _holders(bare(state))
+    _check_holders(bare(state))
     check_fits(weights, params, "weight", "parameter")
     behind = named_leaves(weights)
 

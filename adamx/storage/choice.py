@@ -1,5 +1,6 @@
-"""From the argument `mu_dtype` or `nu_dtype` to a codec."""
+"""From the argument `mu_dtype` or `nu_dtype` to a codec, and from what is stored back to one."""
 
+import functools
 import inspect
 from typing import Any, cast
 
@@ -7,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamx import hyperparameters
+from adamx import hyperparameters, numerics
 from adamx.numerics import Scalar
-from adamx.storage.codec import HALF_BITS, Codec
+from adamx.storage import blocks
+from adamx.storage.codec import HALF_BITS, Codec, Quantized, Stored
 from adamx.storage.floats import Float
 from adamx.storage.int8 import Int8
 from adamx.storage.pairs import check_pair, check_rounding, half_ulp
@@ -102,3 +104,43 @@ def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float
     check_rounding(mu, b1, nu, b2, p)
     check_pair(mu, nu, p)
     return mu, nu
+
+
+def codec_of(where: str, stored: Any) -> Codec:
+    """A codec for what is kept like this. Codes with a top are those of `Int8`, without one those of `Float`.
+
+    Args:
+        where: the path of the moment.
+        stored: the moment as it is kept.
+
+    Raises:
+        TypeError: it is not as a codec of adamx keeps it.
+    """
+    codes = stored.codes if isinstance(stored, Quantized) else stored
+    dtype = jnp.result_type(codes)
+    plain = not isinstance(stored, Quantized) or stored.top is None
+    if not jnp.issubdtype(dtype, jnp.inexact if plain else jnp.integer):
+        raise TypeError(f"the moment at {where} cannot be carried: {dtype} is not of a codec of adamx")
+    if plain:
+        return Float()
+    return Int8(block_size=blocks.size_of(stored.codes.shape[-1], stored.scale.shape[-1]))
+
+
+def decode(where: str, stored: Any) -> jax.Array:
+    """A stored moment in float32 or wider.
+
+    Args:
+        where: the path of the moment.
+        stored: the moment as it is kept.
+
+    Raises:
+        TypeError: it is not as a codec of adamx keeps it.
+    """
+    quantized = isinstance(stored, Quantized)
+    codec_of(where, stored)
+    return _decode(stored, jnp.dtype(jnp.float32) if quantized else numerics.compute_dtype(jnp.result_type(stored)))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _decode(stored: Stored, dtype: jnp.dtype) -> jax.Array:
+    return codec_of("a leaf", stored).decode(stored, dtype)

@@ -40,7 +40,7 @@ STRIDES = (0x9E35BB67, 0xB93F9635, 0x9482B8A3, 0xB44E9CFD)
 Chosen so that no entry is above 3 up to denominators of 12,000 and, of the lower halves over 2^16, above 2 up to 200.
 """
 
-MOMENTS, PARAMETER, GRADIENT = 0, 1, 2
+MOMENTS, PARAMETER, GRADIENT, AVERAGE = 0, 1, 2, 3
 """What is rounded: each has a walk of its own."""
 
 SPREAD = 0x70005000
@@ -162,7 +162,7 @@ def walks(tree: Tree, step: Any, what: int, seeds: Sequence[int], offsets: Tree 
     Args:
         tree: of arrays.
         step: a counter.
-        what: MOMENTS or PARAMETER.
+        what: MOMENTS, PARAMETER or AVERAGE.
         seeds: of the codecs or of the parameter's rounding.
         offsets: a tree with a tuple of indices in the place of each leaf, where its shard begins.
     """

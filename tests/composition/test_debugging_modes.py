@@ -47,6 +47,7 @@ WRAPPERS = {
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": adamx.skip_nonfinite,
     "spikes": adamx.skip_spikes,
+    "average": lambda tx: adamx.with_ema(tx, 0.9, 2),
     "clipped": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
     "factors": lambda tx: optax.chain(tx, adamx.scale_by_path({"w": 0.5})),
 }

@@ -52,6 +52,7 @@ WRAPPED = {
     "master weights": adamx.with_master_weights(adamx.adamw(0.01, mu_dtype=INT8, nu_dtype=INT8)),
     "guarded master weights": adamx.skip_nonfinite(adamx.with_master_weights(adamx.amsgrad(0.01, nu_dtype=INT8))),
     "stochastic rounding": adamx.with_stochastic_rounding(adamx.adam(0.01, nu_dtype="float16")),
+    "averaged": adamx.with_ema(adamx.with_master_weights(adamx.adam(0.01)), 0.9, 2, dtype=INT8),
     "probe": probed(0.01),
     "masters in a group": optax.partition(
         {True: adamx.with_master_weights(adamx.adam(0.01, nu_dtype=INT8)), False: optax.sgd(0.1)}, adamx.match("fc")

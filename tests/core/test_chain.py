@@ -56,6 +56,7 @@ TRAINERS = {  # the optimizer, the dtype of its parameters, and how many calls o
     "master weights around": (adamx.with_master_weights(clipped(by_path(adamw()))), "bfloat16", 1),
     "master weights inside": (clipped(adamx.with_master_weights(adamw())), "bfloat16", 1),
     "stochastic rounding": (adamx.with_stochastic_rounding(clipped(adamw())), "bfloat16", 1),
+    "average": (adamx.with_ema(clipped(adamw()), 0.9), "float32", 1),
     "guard": (adamx.skip_nonfinite(clipped(adamw())), "float32", 1),
     "guard around masters": (adamx.skip_nonfinite(adamx.with_master_weights(clipped(adamw()))), "bfloat16", 1),
     "guard inside": (by_path(clipped(adamx.skip_nonfinite(adamw()))), "float32", 1),

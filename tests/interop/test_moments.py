@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamx.interop.moments import decode, encode
+from adamx.interop.moments import encode
 from adamx.storage import Float, Int8
+from adamx.storage.choice import decode
 
 SIZE = 32
 KEPT = {
@@ -69,8 +70,3 @@ def test_too_large_becomes_the_largest(x64):
     like = Float("float32").zeros(jnp.zeros(3), jnp.float64, square=True)
     stored = encode(jnp.asarray([1e300, 1.0, np.nan]), like, True)
     np.testing.assert_array_equal(stored, np.asarray([np.finfo(np.float32).max, 1, np.nan], np.float32))
-
-
-def test_another_codec_is_refused():
-    with pytest.raises(TypeError, match=r"moment at 0/mu/w cannot be carried: int32 is not of a codec of adamx"):
-        decode("0/mu/w", jnp.ones(2, jnp.int32))

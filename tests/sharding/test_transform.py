@@ -42,7 +42,7 @@ def test_eight_devices_equal_one():
 
 @pytest.mark.slow
 def test_eight_devices_equal_one_for_every_transformation_and_kind_of_mesh():
-    assert run("zero.py").count("ok") == 16
+    assert run("zero.py").count("ok") == 20
 
 
 @pytest.mark.slow

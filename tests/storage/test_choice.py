@@ -5,7 +5,7 @@ import pytest
 
 import adamx
 from adamx.storage import Float, Int8
-from adamx.storage.choice import moment_codec, moment_codecs
+from adamx.storage.choice import codec_of, decode, moment_codec, moment_codecs
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,16 @@ def test_a_complex_dtype_of_m_stands_for_the_real_one_of_its_width(given, real, 
 def test_complex128_needs_x64():
     with pytest.raises(ValueError, match="mu_dtype is complex128, but JAX holds complex64 here: set jax_enable_x64"):
         moment_codec("mu_dtype", "complex128", 0.9)
+
+
+def test_another_codec_is_refused():
+    with pytest.raises(TypeError, match=r"moment at 0/mu/w cannot be carried: int32 is not of a codec of adamx"):
+        decode("0/mu/w", jnp.ones(2, jnp.int32))
+
+
+@pytest.mark.parametrize("codec", [Float(None), Float("bfloat16"), Float("float16"), Int8(32, 0)])
+def test_what_is_stored_tells_its_codec(codec):
+    stored = codec.zeros(jnp.ones((3, 64)), jnp.float32, square=False)
+    found = codec_of("w", stored)
+    assert type(found) is type(codec)
+    assert getattr(found, "block_size", 32) == 32

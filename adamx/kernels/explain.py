@@ -101,8 +101,8 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
     def note(work: Work) -> tuple[Leaf, ...]:
         forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
         found[:] = [
-            ("xla", problem or _why_not(kernel, work, leaf)) if form is None else (_name(platform), "")
-            for leaf, form in zip(work.leaves, forms, strict=True)
+            ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
+            for i, form in enumerate(forms)
         ]
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
@@ -132,8 +132,11 @@ def _kernel(platform: str) -> tuple[Kernel | None, str]:
     return (NATIVE, "") if found.name == "native" else (None, found.detail)
 
 
-def _why_not(kernel: Kernel | None, work: Work, leaf: Leaf) -> str:
+def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
     """Why XLA takes a leaf for which there is a kernel."""
+    leaf = work.leaves[i]
+    if not work.folds(i):
+        return "several weight decays, one of them cautious"
     if kernel is not None and kernel.form_of(leaf, work.rule) is not None:
         return "small: XLA's own loop is as fast"
     if work.rule.averages.dithers_sum:

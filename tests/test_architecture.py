@@ -15,6 +15,7 @@ LAYERS = {
     "shards": 0,
     "trees": 0,
     "finite": 0,
+    "half_life": 1,
     "storage": 0,
     "core": 1,
     "optimizers": 2,

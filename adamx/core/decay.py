@@ -113,6 +113,7 @@ def _decay(
     weight_decay: ScalarOrSchedule, mask: Mask | None, *, cautious: bool, subtracts: bool
 ) -> optax.GradientTransformationExtraArgs:
     """A stage that adds λ θ, or takes it away."""
+    cautious = hyperparameters.flag("cautious", cautious)
     decay = weight_decay if callable(weight_decay) else hyperparameters.nonnegative("weight_decay", weight_decay)
 
     def decayed_by(lam: Scalar) -> Callable[[jax.Array, jax.Array], tuple[jax.Array]]:

@@ -100,13 +100,6 @@ def square(g: jax.Array) -> jax.Array:
     return g * g
 
 
-def opposes(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Whether elements differ in sign, `a b < 0`, also where the product vanishes; of complex ones `Re(a b̄) < 0`."""
-    if jnp.iscomplexobj(a) or jnp.iscomplexobj(b):
-        return jnp.real(jnp.sign(a) * jnp.conj(jnp.sign(b))) < 0
-    return ((a < 0) & (b > 0)) | ((a > 0) & (b < 0))
-
-
 def is_finite(x: Any) -> jax.Array:
     """Whether no element is NaN or infinite. The largest magnitude tells, without an array of answers in memory.
 

@@ -10,6 +10,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, check_params, schedule_added, wrong_state
+from adamx.core.leaf import opposes
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.core.state import increment
 from adamx.core.step import Update, Weights
@@ -122,7 +123,7 @@ def _decay(
             wide_u, wide_p = jnp.asarray(u, dtype), jnp.asarray(p, dtype)
             added = numerics.as_scalar(lam, dtype) * wide_p
             moved = wide_u + added
-            moved = jnp.where(numerics.opposes(added, wide_u), wide_u, moved) if cautious else moved
+            moved = jnp.where(opposes(added, wide_u), wide_u, moved) if cautious else moved
             return (moved.astype(jnp.result_type(u)),)
 
         return formula

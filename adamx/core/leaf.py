@@ -158,8 +158,15 @@ def behind_direction(term: Term, u: Any, start: Any) -> Any:
         dtype = result_dtype(u, start)
         u, shrinks = jnp.asarray(u, dtype), numerics.as_scalar(term.decay, numerics.real_dtype(dtype))
         decay = shrinks * jnp.asarray(start, dtype)
-        u = jnp.where(numerics.opposes(decay, u), u, u + decay) if term.cautious else u + decay
+        u = jnp.where(opposes(decay, u), u, u + decay) if term.cautious else u + decay
     return u if term.scale is None else scaled(term.scale, u)
+
+
+def opposes(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Whether elements differ in sign, `a b < 0`, also where the product vanishes; of complex ones `Re(a b̄) < 0`."""
+    if jnp.iscomplexobj(a) or jnp.iscomplexobj(b):
+        return jnp.real(jnp.sign(a) * jnp.conj(jnp.sign(b))) < 0
+    return ((a < 0) & (b > 0)) | ((a > 0) & (b < 0))
 
 
 def to_float32(x: Any) -> jax.Array:

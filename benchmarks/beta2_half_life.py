@@ -27,7 +27,7 @@ import adamx
 SIZES = (8, 32, 128, 512)
 IMAGES, QUICK_IMAGES = 2**15, 2**11
 DRAWN = 64  # how many images `Task.batch` draws
-RATES = 10 ** np.arange(-3.5, -1.4, 0.5)
+RATES = 10 ** np.arange(-2.5, -0.9, 0.5)
 SEEDS = 3
 HALF_LIFE = 512 * np.log(0.5) / np.log(0.95)
 FIXED = {"β2 = 0.999": 0.999, "β2 = 0.95": 0.95}

@@ -18,10 +18,12 @@ from adamx.core.composition import join as join
 from adamx.core.correction import bias_correction as bias_correction
 from adamx.core.correction import uncorrected as uncorrected
 from adamx.core.decay import add_decayed_weights as add_decayed_weights
+from adamx.core.decay import decay_weights as decay_weights
 from adamx.core.message import Moments as Moments
 from adamx.core.moments import on_first_moment as on_first_moment
 from adamx.core.moments import scale_by_moments as scale_by_moments
 from adamx.core.rate import scale_by_lr as scale_by_lr
+from adamx.core.relative_decay import relative_decay as relative_decay
 from adamx.core.stages import between as between
 from adamx.core.stages import quotient as quotient
 from adamx.core.state import MomentsState as MomentsState
@@ -32,6 +34,7 @@ from adamx.ema import with_ema as with_ema
 from adamx.footprint import state_bytes as state_bytes
 from adamx.guard import check_skips as check_skips
 from adamx.guard import skip_nonfinite as skip_nonfinite
+from adamx.half_life import beta2_for as beta2_for
 from adamx.injection import inject_hyperparams as inject_hyperparams
 from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step

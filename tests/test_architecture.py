@@ -16,6 +16,7 @@ LAYERS = {
     "trees": 0,
     "finite": 0,
     "norm": 0,
+    "half_life": 1,
     "storage": 0,
     "core": 1,
     "optimizers": 2,

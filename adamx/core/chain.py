@@ -15,9 +15,9 @@ def chain(*args: optax.GradientTransformation) -> optax.GradientTransformationEx
 
     Updates and state are those of `optax.chain`. Through `adamx.step` the optimizer in the chain makes one pass over
     memory. Before it any transformation of optax may stand, and runs as it does in `update`; `clip_by_global_norm` of
-    adamx costs only the norm. Behind it `add_decayed_weights`, `scale_by_lr` and `scale_by_path` of adamx are part of
-    the pass; with another transformation there, or without an optimizer of adamx, the step is `update` and
-    `apply_updates`: `adamx.explain` tells.
+    adamx costs only the norm. Behind it `add_decayed_weights`, `scale_by_lr`, `decay_weights` and `scale_by_path` of
+    adamx are part of the pass; with another transformation there, or without an optimizer of adamx, the step is
+    `update` and `apply_updates`: `adamx.explain` tells.
 
     Args:
         *args: transformations of adamx or optax, in the order in which they change the gradients.

@@ -1,4 +1,4 @@
-"""The weight decay of AdamW, between stage 2 and stage 3."""
+"""Weight decay: of AdamW, between stage 2 and stage 3, and independent of the learning rate, behind stage 3."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import optax
 
 from adamx import hyperparameters, numerics
 from adamx.core.composition import check_empty, check_params, schedule_added, wrong_state
+from adamx.core.leaf import opposes
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.core.state import increment
 from adamx.core.step import Update, Weights
@@ -37,17 +38,22 @@ class WeightDecaySchedule(NamedTuple):
 
 @names_hints
 def add_decayed_weights(
-    weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None
+    weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None, *, cautious: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """Adds the parameters times λ to the direction, `u_t + λ θ_{t-1}`.
 
     Loshchilov & Hutter (2019), arXiv 1711.05101, Algorithm 2, line 12, with λ multiplied by the learning rate that
     follows, as in optax and torch. Computed in float32 or wider; the dtype that came goes out.
 
+    With `cautious=True` an element decays where `u_t θ_{t-1} >= 0`, so that the decay never opposes the direction: Chen
+    et al., "Cautious Weight Decay" (2025), arXiv 2510.12402, Algorithm 1. For complex numbers it is the real part of
+    the product of one and the conjugate of the other.
+
     Args:
         weight_decay: λ >= 0, per unit of learning rate, or a schedule of the step count.
         mask: which leaves decay: a tree of booleans, a prefix of the parameters, or a function from them to one. Under
             `optax.inject_hyperparams` a function needs `static_args="mask"`: it would be taken for a schedule.
+        cautious: whether elements do not decay whose direction and parameter differ in sign.
 
     Returns:
         A transformation without state for a number; for a schedule it keeps a count. With a mask the state is wrapped
@@ -65,13 +71,60 @@ def add_decayed_weights(
         >>> tx.update(jnp.array([1.0]), tx.init(params), params)[0]
         Array([2.], dtype=float32)
     """
+    return _decay(weight_decay, mask, cautious=cautious, subtracts=False)
+
+
+@names_hints
+def decay_weights(
+    weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None, *, cautious: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """Takes the parameters times λ from the update, `u_t - λ θ_{t-1}`: it stands behind the learning rate.
+
+    Loshchilov & Hutter (2019), arXiv 1711.05101, Algorithm 2, line 12, with the λ of the paper, which the learning rate
+    does not multiply: each step takes the share λ of a parameter away. Their schedule multiplier η_t multiplies λ as
+    well: with `relative_decay(λ, schedule, peak)` in the place of λ this is the `decouple_lr` of optimi and FlashOptim.
+    Computed in float32 or wider; the dtype that came goes out.
+
+    Args:
+        weight_decay: λ >= 0, the share that a step takes away, or a schedule of the step count.
+        mask: which leaves decay: a tree of booleans, a prefix of the parameters, or a function from them to one. Under
+            `optax.inject_hyperparams` a function needs `static_args="mask"`: it would be taken for a schedule.
+        cautious: whether elements do not decay that the update makes larger in size, see `add_decayed_weights`.
+
+    Returns:
+        A transformation without state for a number; for a schedule it keeps a count. With a mask the state is wrapped
+        in `optax.MaskedState`.
+
+    Raises:
+        ValueError: a negative, infinite or NaN λ; at init, a mask that is False while λ is an array; at update, no
+            parameters.
+        TypeError: λ neither number nor schedule.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.chain(adamx.adam(0.5), adamx.decay_weights(0.25))
+        >>> params = jnp.array([4.0])
+        >>> adamx.step(tx, jnp.array([1.0]), tx.init(params), params)[0].round(3)  # 4 - 0.5 - 0.25 * 4
+        Array([2.5], dtype=float32)
+    """
+    return _decay(weight_decay, mask, cautious=cautious, subtracts=True)
+
+
+def _decay(
+    weight_decay: ScalarOrSchedule, mask: Mask | None, *, cautious: bool, subtracts: bool
+) -> optax.GradientTransformationExtraArgs:
+    """A stage that adds λ θ, or takes it away."""
+    cautious = hyperparameters.flag("cautious", cautious)
     decay = weight_decay if callable(weight_decay) else hyperparameters.nonnegative("weight_decay", weight_decay)
 
     def decayed_by(lam: Scalar) -> Callable[[jax.Array, jax.Array], tuple[jax.Array]]:
         def formula(u: jax.Array, p: jax.Array) -> tuple[jax.Array]:
             dtype = result_dtype(u, p)
             wide_u, wide_p = jnp.asarray(u, dtype), jnp.asarray(p, dtype)
-            return ((wide_u + numerics.as_scalar(lam, dtype) * wide_p).astype(jnp.result_type(u)),)
+            added = numerics.as_scalar(lam, dtype) * wide_p
+            moved = wide_u + added
+            moved = jnp.where(opposes(added, wide_u), wide_u, moved) if cautious else moved
+            return (moved.astype(jnp.result_type(u)),)
 
         return formula
 
@@ -81,15 +134,18 @@ def add_decayed_weights(
         check_schedule("weight_decay", decay)
         return WeightDecaySchedule(jnp.zeros([], jnp.int32))
 
+    def signed(lam: Scalar) -> Scalar:
+        return -1 * lam if subtracts else lam
+
     def advance(state: Any) -> tuple[Scalar, optax.OptState]:
-        """λ of this step, and the state after it."""
+        """λ of this step with the sign of the stage, and the state after it."""
         if not callable(decay):
-            return decay, check_empty(state, "weight_decay")
+            return signed(decay), check_empty(state, "weight_decay")
         if not isinstance(getattr(state, "count", None), jax.Array | np.ndarray | np.generic):
             raise wrong_state("WeightDecaySchedule", state, schedule_added("weight_decay", state))
         count = jnp.asarray(state.count)
         lam = hyperparameters.scalar("the value of the weight_decay schedule", decay(count))
-        return lam, WeightDecaySchedule(increment(count))
+        return signed(lam), WeightDecaySchedule(increment(count))
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
@@ -106,7 +162,7 @@ def add_decayed_weights(
         lam, after = advance(inner)
         nowhere = isinstance(lam, float) and lam == 0.0
         decays = () if nowhere else _decaying(mask, weights)
-        return Tail(decay=lam, decays=decays), after if mask is None else optax.MaskedState(after)
+        return Tail(decay=lam, decays=decays, cautious=cautious), after if mask is None else optax.MaskedState(after)
 
     if mask is None:
         return optax.GradientTransformationExtraArgs(init, Update(update, tail=tail))

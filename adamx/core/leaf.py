@@ -1,6 +1,7 @@
 """Algorithm 1 on one leaf, from gradient to parameter: what every executor of a step does."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -90,11 +91,20 @@ class Rule:
         return known.replace(b1=b1, b2=b2), eps, b1
 
 
-class Term(NamedTuple):
-    """What one stage behind the direction u does to it on one leaf: `u + decay θ`, then `scale u`; None: nothing."""
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["decay", "scale"], meta_fields=["cautious"])
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """What one stage behind the direction u does to it on one leaf: `u + decay θ`, then `scale u`; None: nothing.
+
+    Attributes:
+        decay: what the weight is multiplied by before it is added.
+        scale: what the sum is multiplied by.
+        cautious: whether elements where `decay θ` and u differ in sign do not decay.
+    """
 
     decay: Scalar | None = None
     scale: Scalar | None = None
+    cautious: bool = False
 
 
 def step_leaf(
@@ -146,10 +156,17 @@ def behind_direction(term: Term, u: Any, start: Any) -> Any:
     """What a stage makes of an update, see `Term`."""
     if term.decay is not None:
         dtype = result_dtype(u, start)
-        u = jnp.asarray(u, dtype) + numerics.as_scalar(term.decay, numerics.real_dtype(dtype)) * jnp.asarray(
-            start, dtype
-        )
+        u, shrinks = jnp.asarray(u, dtype), numerics.as_scalar(term.decay, numerics.real_dtype(dtype))
+        decay = shrinks * jnp.asarray(start, dtype)
+        u = jnp.where(opposes(decay, u), u, u + decay) if term.cautious else u + decay
     return u if term.scale is None else scaled(term.scale, u)
+
+
+def opposes(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Whether elements differ in sign, `a b < 0`, also where the product vanishes; of complex ones `Re(a b̄) < 0`."""
+    if jnp.iscomplexobj(a) or jnp.iscomplexobj(b):
+        return jnp.real(jnp.sign(a) * jnp.conj(jnp.sign(b))) < 0
+    return ((a < 0) & (b > 0)) | ((a > 0) & (b < 0))
 
 
 def to_float32(x: Any) -> jax.Array:

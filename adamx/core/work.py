@@ -13,8 +13,15 @@ from adamx.numerics import Scalar
 from adamx.storage.dither import Walk
 from adamx.trees import staged
 
+NOWHERE, EVERYWHERE, CAUTIOUSLY = range(3)
+"""How a leaf decays: not at all, in all elements, or in those where that does not oppose the update."""
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["decay", "scales"], meta_fields=["decays", "which"])
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["decay", "scales"],
+    meta_fields=["decays", "which", "cautious"],
+)
 @dataclasses.dataclass(frozen=True)
 class Tail:
     """What a stage behind the direction does to it, leaf by leaf in the order of the parameters.
@@ -24,18 +31,21 @@ class Tail:
         decays: whether it is added, for each leaf; empty: nowhere.
         scales: factors: minus the learning rate, or those of groups.
         which: the number in `scales` of the factor of each leaf, or None; empty: no leaf has one.
+        cautious: whether elements where the decay and the update differ in sign do not decay.
     """
 
     decay: Scalar = 0.0
     decays: tuple[bool, ...] = ()
     scales: tuple[Scalar, ...] = ()
     which: tuple[int | None, ...] = ()
+    cautious: bool = False
 
     def on(self, i: int) -> Term:
         """What it does to leaf i."""
         number = self.which[i] if self.which else None
         decays = bool(self.decays) and self.decays[i]
-        return Term(self.decay if decays else None, None if number is None else self.scales[number])
+        scale = None if number is None else self.scales[number]
+        return Term(self.decay, scale, self.cautious) if decays else Term(scale=scale)
 
     def take(self, numbers: Sequence[int]) -> "Tail":
         """What it does to some leaves."""
@@ -78,9 +88,14 @@ class Work:
         """What stands behind the direction of leaf i."""
         return tuple(tail.on(i) for tail in self.tails)
 
-    def decays(self, i: int) -> bool:
-        """Whether leaf i decays."""
-        return any(term.decay is not None for term in self.terms(i))
+    def decays(self, i: int) -> int:
+        """How leaf i decays: NOWHERE, EVERYWHERE or CAUTIOUSLY."""
+        decaying = [term for term in self.terms(i) if term.decay is not None]
+        return NOWHERE if not decaying else CAUTIOUSLY if any(term.cautious for term in decaying) else EVERYWHERE
+
+    def folds(self, i: int) -> bool:
+        """Whether one multiple of the direction of leaf i and one of its weight say all that stands behind it."""
+        return self.decays(i) != CAUTIOUSLY or sum(term.decay is not None for term in self.terms(i)) == 1
 
     def take(self, numbers: list[int]) -> "Work":
         """The work on some leaves."""

@@ -37,7 +37,8 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
 
 def forms_of(kernel: Kernel, work: Work) -> list[Form | None]:
     """The form of each leaf that the kernel takes; None for those that are left to XLA."""
-    return worthwhile([kernel.form_of(leaf, work.rule) for leaf in work.leaves], list(work.leaves))
+    forms = [kernel.form_of(leaf, work.rule) if work.folds(i) else None for i, leaf in enumerate(work.leaves)]
+    return worthwhile(forms, list(work.leaves))
 
 
 def by_kernel(kernel: Kernel, work: Work) -> tuple[Leaf, ...]:

@@ -100,8 +100,8 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
 
     def note(work: Work) -> tuple[Leaf, ...]:
         forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
-        for place, leaf, form in zip(work.places, work.leaves, forms, strict=True):
-            found[place] = ("xla", problem or _why_not(kernel, work, leaf)) if form is None else (_name(platform), "")
+        for i, (place, form) in enumerate(zip(work.places, forms, strict=True)):
+            found[place] = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
     def step(gradients: Any, state: Any, params: Any) -> Any:
@@ -135,8 +135,11 @@ def _kernel(platform: str) -> tuple[Kernel | None, str]:
     return (NATIVE, "") if found.name == "native" else (None, found.detail)
 
 
-def _why_not(kernel: Kernel | None, work: Work, leaf: Leaf) -> str:
+def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
     """Why XLA takes a leaf for which there is a kernel."""
+    leaf = work.leaves[i]
+    if not work.folds(i):
+        return "several weight decays, one of them cautious"
     if kernel is not None and kernel.form_of(leaf, work.rule) is not None:
         return "small: XLA's own loop is as fast"
     if work.rule.averages.dithers_sum:

@@ -16,7 +16,8 @@ class Scalars(NamedTuple):
     Attributes:
         numbers: 10 of the step, float32: β1, 1-β1, β2, 1-β2, the three weights of `Numbers`, ε, ε_root, the factor.
         counts: the clocks of the moments' and the parameters' dither, uint32.
-        salts: 3 of each leaf, uint32: where the dither of its moments and its parameter begins, and whether it decays.
+        salts: 3 of each leaf, uint32: where the dither of its moments and its parameter begins, and how it decays
+            (`Work.decays`).
         terms: 2 of each leaf, float32: what its direction is multiplied by, and what its weight is, if it decays.
     """
 

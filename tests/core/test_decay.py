@@ -145,3 +145,53 @@ def test_none_and_empty_nodes_stay():
     assert jax.tree.structure(out) == jax.tree.structure(tree)
     np.testing.assert_array_equal(out["d"][0], 1.5)
     assert out["c"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+@pytest.mark.parametrize("weight_decay", [0.25, lambda count: (1 + count) / 12], ids=["number", "schedule"])
+def test_decay_weights_takes_the_parameters_away(weight_decay, mask):
+    tx = adamx.decay_weights(weight_decay, mask)
+    state = tx.init(P)
+    for _ in range(3):
+        out, state = tx.update(U, state, P)
+    np.testing.assert_array_equal(out["dense"]["kernel"], [[0.5, -3.0]])
+    np.testing.assert_array_equal(out["dense"]["bias"], [4.0])
+
+
+SIGNS = {
+    "agree": (2.0, 3.0, True),
+    "agree below zero": (-2.0, -3.0, True),
+    "differ": (2.0, -3.0, False),
+    "differ, and their product vanishes": (1e-30, -1e-30, False),
+    "agree, and their product overflows": (1e30, 1e30, True),
+    "no direction": (0.0, -3.0, True),
+    "minus zero": (-0.0, 3.0, True),
+    "no parameter": (2.0, 0.0, True),
+    "an infinite parameter": (2.0, -np.inf, False),
+    "a right angle": (1j, 2.0 + 0j, True),
+    "an acute angle": (1 + 1j, 2.0 + 0j, True),
+    "an obtuse angle": (-1 + 1j, 2.0 + 0j, False),
+}
+
+
+@pytest.mark.parametrize(("u", "p", "decays"), SIGNS.values(), ids=SIGNS.keys())
+def test_a_cautious_decay_never_opposes_the_direction(u, p, decays):
+    for make, sign in ((adamx.add_decayed_weights, 1), (adamx.decay_weights, -1)):
+        tx = make(0.5, cautious=True)
+        update, param = jnp.asarray([sign * u]), jnp.asarray([p])
+        np.testing.assert_allclose(
+            tx.update(update, tx.init(param), param)[0], [sign * (u + 0.5 * p * decays if decays else u)]
+        )
+
+
+def test_a_nan_shows_through_a_cautious_decay():
+    tx, nan = adamx.add_decayed_weights(0.5, cautious=True), jnp.asarray([jnp.nan])
+    assert jnp.isnan(tx.update(nan, tx.init(nan), jnp.ones(1))[0]).all()
+    assert jnp.isnan(tx.update(jnp.ones(1), tx.init(nan), nan)[0]).all()
+
+
+def test_cautious_is_true_or_false():
+    with pytest.raises(TypeError, match=r"^cautious must be True or False, got 0\.5"):
+        adamx.add_decayed_weights(0.5, cautious=0.5)
+    with pytest.raises(TypeError, match=r"^cautious must be True or False, got 'yes'"):
+        adamx.decay_weights(0.5, cautious="yes")

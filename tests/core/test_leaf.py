@@ -3,7 +3,19 @@ import numpy as np
 import pytest
 
 from adamx.core.averages import averages_of, of_squares
-from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Numbers, Rule, Term, land, step_leaf, weight_behind
+from adamx.core.leaf import (
+    MASTER,
+    PLAIN,
+    STOCHASTIC,
+    Leaf,
+    Numbers,
+    Rule,
+    Term,
+    land,
+    opposes,
+    step_leaf,
+    weight_behind,
+)
 from adamx.storage.dither import Walk
 from adamx.storage.split import join
 from adamx.testing import reference_adam
@@ -36,6 +48,18 @@ def test_terms_act_in_their_order():
     np.testing.assert_array_equal(stepped(0 * G, P, [Term()]).param, P)
 
 
+def test_a_cautious_term_acts_where_it_does_not_oppose_the_update():
+    decayed = stepped(G, P, [Term(decay=0.5, cautious=True), Term(scale=-0.1)]).param
+    always, never = (stepped(G, P, [*terms, Term(scale=-0.1)]).param for terms in ([Term(decay=0.5)], []))
+    np.testing.assert_array_equal(decayed, always)  # direction and parameter agree in all, or there is no direction
+    np.testing.assert_array_equal(
+        stepped(-G, P, [Term(decay=0.5, cautious=True)]).param[:2], stepped(-G, P, []).param[:2]
+    )
+    late = stepped(G, P, [Term(scale=-0.1), Term(decay=-0.05, cautious=True)]).param
+    np.testing.assert_allclose(late, always, rtol=1e-6)
+    assert not np.allclose(always, never)
+
+
 def test_gradients_are_multiplied_before_they_are_averaged():
     half, full = stepped(G, P, [], factor=jnp.float32(0.5)), stepped(np.float32(0.5) * G, P, [])
     np.testing.assert_array_equal(half.nu, full.nu)
@@ -44,6 +68,28 @@ def test_gradients_are_multiplied_before_they_are_averaged():
 
 def test_an_infinite_parameter_that_does_not_decay_stays_so():
     assert jnp.isinf(stepped(G, np.float32([np.inf, 1, 1]), [Term(scale=-0.1)]).param[0])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "differ"),
+    [
+        (1.0, -2.0, True),
+        (-1.0, 2.0, True),
+        (1.0, 2.0, False),
+        (-1.0, -2.0, False),
+        (0.0, -2.0, False),
+        (1.0, -0.0, False),
+        (1e-30, -1e-30, True),
+        (jnp.nan, -1.0, False),
+        (-jnp.inf, 1.0, True),
+        (1j, 1.0, False),
+        (1j - 1e-3, 1.0, True),
+        (1j, -1j, True),
+    ],
+)
+def test_opposes(a, b, differ):
+    assert bool(opposes(jnp.asarray(a), jnp.asarray(b))) == differ
+    assert bool(opposes(jnp.asarray(b), jnp.asarray(a))) == differ
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 
 from adamx.core.averages import averages_of, of_squares
 from adamx.core.leaf import PLAIN, Leaf, Numbers, Rule, Term
-from adamx.core.work import Tail, Work, by_xla
+from adamx.core.work import CAUTIOUSLY, EVERYWHERE, NOWHERE, Tail, Work, by_xla
 
 RULE = Rule(averages_of(of_squares, 0.5, 0.5, None, None, False), 1e-8, False, PLAIN)
 NUMBERS = Numbers(None, *map(jnp.float32, (0.5, 0.5, 0.5, 0.5, 0.75, 0, 0)), jnp.uint32(1), jnp.uint32(0))
@@ -33,6 +33,21 @@ def test_some_leaves_take_along_what_belongs_to_them():
     assert some.terms(0) == (Term(0.5, None), Term(None, -0.1), Term(None, 2.0))
     assert some.offsets == ((3,), (1,))
     assert some.salts == ((2, 2), (0, 0))
+
+
+def test_how_a_leaf_decays_and_whether_its_terms_fold():
+    cautious = Tail(decay=0.5, decays=(True, False, True), cautious=True)
+    alone = work(1, 2, 3).replace(tails=(cautious, TAILS[1]))
+    assert [alone.decays(i) for i in range(3)] == [CAUTIOUSLY, NOWHERE, CAUTIOUSLY]
+    assert alone.terms(0) == (Term(0.5, None, True), Term(None, -0.1))
+    assert alone.terms(1)[0] == Term()
+    assert [work(1, 2, 3).decays(i) for i in range(3)] == [EVERYWHERE, NOWHERE, EVERYWHERE]
+    assert all(alone.folds(i) for i in range(3))
+    both = work(1, 2, 3).replace(tails=(cautious, TAILS[0]))
+    assert [both.folds(i) for i in range(3)] == [False, True, False]
+    twice = work(1, 2, 3).replace(tails=(TAILS[0], TAILS[0]))
+    assert all(twice.folds(i) for i in range(3))
+    assert alone.take([2]).decays(0) == CAUTIOUSLY
 
 
 def test_is_a_tree_of_arrays():

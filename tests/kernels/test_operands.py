@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,6 +42,9 @@ def test_what_stands_behind_is_one_multiple_of_each():
     late = scalars_of(work((rate, decay)))  # u scaled, then the parameters added
     np.testing.assert_array_equal(late.terms, [[-0.25, 0.5], [-0.25, 0], [-0.25, 0.5]])
     np.testing.assert_array_equal(scalars_of(work(())).terms, [[1, 0]] * 3)
+    cautious = scalars_of(work((dataclasses.replace(decay, cautious=True), rate)))
+    np.testing.assert_array_equal(cautious.terms, [[-0.25, -0.125], [-0.25, 0], [-0.25, -0.125]])
+    np.testing.assert_array_equal(cautious.salts, [[16, 32, 2], [48, 64, 0], [80, 96, 2]])
 
 
 def test_salts_move_by_where_a_shard_begins():

@@ -18,6 +18,9 @@ enum class Storage : uint8_t { f32, bf16_nearest, bf16_dithered, int8 };
 // What a half-precision weight has behind it: nothing, the rest of a float32 weight, or dithered rounding.
 enum class Weights : uint8_t { plain, master, stochastic };
 
+// Which elements of a weight decay: none, all, or those where that does not oppose the update.
+enum class Decay : uint8_t { nowhere, everywhere, cautious };
+
 struct Moment {
   Storage storage = Storage::f32;
   void* data = nullptr;    // float, bfloat16 bits, or codes
@@ -38,9 +41,9 @@ struct Leaf {
   void* weight = nullptr;
   void* remainder = nullptr;                  // uint16 beside bfloat16, float beside float16
   uint32_t moment_salt = 0, weight_salt = 0;  // of the dither
-  bool decays = false;
+  Decay decays = Decay::nowhere;
   float scale = -1,
-        decay = 0;  // the weight moves by `scale` times the direction and, if it decays, `decay` times itself
+        decay = 0;  // the weight moves by `scale` times the direction and, where it decays, `decay` times itself
   Moment mu, nu;
 
   int64_t last() const { return rank == 0 ? 1 : dims[rank - 1]; }

@@ -149,7 +149,8 @@ Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers, const float
   if (!reader.error.empty()) return read;
   read.moment_salt = numbers[0];
   read.weight_salt = numbers[1];
-  read.decays = numbers[2] != 0;
+  if (numbers[2] > static_cast<uint32_t>(Decay::cautious)) reader.fail("a parameter", "decays in no way known here");
+  read.decays = static_cast<Decay>(numbers[2]);
   read.scale = terms[0];
   read.decay = terms[1];
   return read;

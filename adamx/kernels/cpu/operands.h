@@ -10,7 +10,7 @@ namespace adamx {
 
 // Raised with each change of what `read` or the kernel's attributes mean; INTERFACE in adamx/kernels/native.py is the
 // same.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 enum class Element : uint8_t { f32, bf16, f16, u16, u32, i8, u8, other };
 
@@ -36,10 +36,10 @@ struct Call {
 // Reads inputs and outputs; returns "" or what was expected and what came.
 //
 // Inputs: 10 numbers (float32: b1, 1-b1, b2, 1-b2, both weights, the first one's of the next step, eps, eps_root, the
-// factor of the gradients), 2 counts (uint32), 3 numbers a leaf (uint32: the salts of moments and weight, whether it
-// decays), 2 more a leaf (float32: what its direction and it itself are multiplied by); then of each leaf the gradient,
-// and what the outputs are, in the same memory: the weight, its remainder if it has one, and both moments, a coded one
-// as codes, scales and largest elements.
+// factor of the gradients), 2 counts (uint32), 3 numbers a leaf (uint32: the salts of moments and weight, its
+// `Decay`), 2 more a leaf (float32: what its direction and it itself are multiplied by); then of each leaf the
+// gradient, and what the outputs are, in the same memory: the weight, its remainder if it has one, and both moments, a
+// coded one as codes, scales and largest elements.
 std::string read(const std::vector<View>& inputs, const std::vector<View>& outputs, const Form& form, Call& call);
 
 }  // namespace adamx

@@ -43,13 +43,14 @@ void check(bool ok, const std::string& what) {
 std::string Case::name() const {
   static const char* const storages[] = {"float32", "nearest", "dithered", "int8 "};
   static const char* const weightings[] = {" plain", " master", " stochastic"};
+  static const char* const decaying[] = {"", ", decay", ", cautious decay"};
   static const char* const elements[] = {"float32", "bfloat16", "float16"};
   const auto moment = [](int64_t storage, int64_t block) {
     return storages[storage] + (storage == 3 ? std::to_string(block) : std::string());
   };
   return "mu " + moment(form.mu_storage, form.mu_block) + ", nu " + moment(form.nu_storage, form.nu_block) +
          ", gradient " + elements[static_cast<int>(gradient)] + ", weight " + elements[static_cast<int>(weight)] +
-         weightings[form.weights] + (decays ? ", decay" : "") + (form.nesterov ? ", nesterov" : "") +
+         weightings[form.weights] + decaying[static_cast<int>(decays)] + (form.nesterov ? ", nesterov" : "") +
          (form.precise1 ? ", precise" : "");
 }
 
@@ -69,10 +70,12 @@ Arrays::Arrays(const Case& of) {
   int column = 0;
   add(Role::given, Element::u32, {count, 3}, [&] {
     const float salt = std::floor(1e5f * uniform());  // every other leaf begins where a group does
-    return ++column % 3 == 0 ? of.decays : column / 3 % 2 == 0 ? 16 * salt : salt;
+    return ++column % 3 == 0 ? static_cast<float>(of.decays) : column / 3 % 2 == 0 ? 16 * salt : salt;
   });
   int term = 0;
-  add(Role::given, Element::f32, {count, 2}, [&] { return term++ % 2 == 0 ? -1e-2f : of.decays ? -1e-3f : 0.f; });
+  add(Role::given, Element::f32, {count, 2}, [&] {
+    return term++ % 2 == 0 ? -1e-2f : of.decays == Decay::nowhere ? 0.f : -1e-3f;
+  });
   for (const Shape& shape : of.shapes) {
     int64_t i = 0;
     add(Role::given, of.gradient, shape, [&] {

@@ -27,7 +27,7 @@ using Shape = std::vector<int64_t>;
 struct Case {
   Form form;
   Element gradient = Element::f32, weight = Element::f32;
-  bool decays = false;
+  Decay decays = Decay::nowhere;
   std::vector<Shape> shapes;
 
   bool coded() const { return form.mu_storage == 3 || form.nu_storage == 3; }

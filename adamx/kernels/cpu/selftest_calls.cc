@@ -57,6 +57,8 @@ void check_number_of_arrays(size_t inputs, size_t outputs) {
   const auto of_leaves = [](Changed& c, int i) { c.inputs[2].dims = salts[i], c.inputs[3].dims = terms[i]; };
   check_refused("scalars of no leaf", "too many", [&](Changed& c) { of_leaves(c, 0); });
   check_refused("scalars of two leaves", "is missing", [&](Changed& c) { of_leaves(c, 1); });
+  check_refused("an unknown decay", "decays in no way",
+                [](Changed& c) { static_cast<uint32_t*>(c.inputs[2].data)[2] = 3; });
   check_refused("terms of two leaves", "terms must have shape", [](Changed& c) { c.inputs[3].dims = terms[1]; });
 }
 

@@ -151,17 +151,17 @@ void check_steps() {
   int number = 0;
   for (const auto& [mu, nu] : kMoments) {
     for (const auto& [weight, weights] : kWeights) {
-      for (int flags = 0; flags < 8; ++flags, ++number) {
+      for (int flags = 0; flags < 12; ++flags, ++number) {
         const bool nesterov = (flags & 1) != 0, precise = (flags & 2) != 0;
         Case of;
         of.form = {
             static_cast<int64_t>(weights), mu.storage, nu.storage, mu.block, nu.block, nesterov, precise, precise};
-        of.gradient = gradients[(number / 8 + flags) % 3];
+        of.gradient = gradients[(number / 12 + flags) % 3];
         of.weight = weight;
-        of.decays = (flags & 4) != 0;
+        of.decays = static_cast<Decay>(flags / 4);
         of.shapes = kShapes;
         if (!of.coded()) of.shapes.push_back({});
-        if (number / 8 % 8 == flags) of.shapes.insert(of.shapes.end(), kLong.begin(), kLong.end());
+        if (number / 12 % 12 == flags) of.shapes.insert(of.shapes.end(), kLong.begin(), kLong.end());
         check_case(of, pool);
       }
     }

@@ -71,14 +71,18 @@ inline F gradient(const Rule& rule, const Leaf& leaf, int64_t i) {
 // What the weight moves by. One sum of the three, so that a decay too small to move the weight alone still counts.
 inline F update(const Leaf& leaf, const Rule& rule, F start, F direction) {
   const F scaled = rule.scale * direction;
-  return leaf.decays ? multiply_add(rule.decay, start, scaled) : scaled;
+  if (leaf.decays == Decay::nowhere) return scaled;
+  const F both = multiply_add(rule.decay, start, scaled);
+  if (leaf.decays == Decay::everywhere) return both;
+  const F decay = rule.decay * start;
+  return ((decay < 0.0f) & (scaled > 0.0f)) | ((decay > 0.0f) & (scaled < 0.0f)) ? scaled : both;
 }
 
 template <typename Places>
 inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk,
                  const Places& places) {
-  const F moved =
-      leaf.decays ? start + update(leaf, rule, start, direction) : multiply_add(rule.scale, direction, start);
+  const F moved = leaf.decays == Decay::nowhere ? multiply_add(rule.scale, direction, start)
+                                                : start + update(leaf, rule, start, direction);
   if (leaf.weight_type == Type::f32) {
     store(at<float>(leaf.weight, i), moved);
   } else if (leaf.weight_type == Type::f16) {

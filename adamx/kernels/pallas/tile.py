@@ -11,6 +11,7 @@ import jax
 from jax.typing import DTypeLike
 
 from adamx.core.leaf import Leaf, Numbers, Rule, Term, step_leaf
+from adamx.core.work import CAUTIOUSLY
 from adamx.storage import Float, Int8
 from adamx.storage.codec import Codec, Quantized, Stored
 from adamx.storage.dither import thresholds_at
@@ -76,12 +77,12 @@ class OnTile(NamedTuple):
         return Int8().largest(stored)
 
 
-def step_tile(rule: Rule, decays: bool, scalars: Any, places: jax.Array, tile: Leaf) -> Leaf:
+def step_tile(rule: Rule, decays: int, scalars: Any, places: jax.Array, tile: Leaf) -> Leaf:
     """A tile after the step.
 
     Args:
         rule: of the step.
-        decays: whether the leaf decays.
+        decays: how the leaf decays, `Work.decays`.
         scalars: `Scalars` with the salts and terms of the leaf alone, each a sequence of scalars.
         places: of the elements, relative to the leaf's first one.
         tile: matrices, those of a moment's scale and top one column wide.
@@ -91,6 +92,6 @@ def step_tile(rule: Rule, decays: bool, scalars: Any, places: jax.Array, tile: L
     averages = rule.averages
     codecs = {"mu_codec": OnTile(averages.mu_codec), "nu_codec": OnTile(averages.nu_codec)}
     on_tile = dataclasses.replace(rule, averages=averages.replace(**codecs))
-    terms = (Term(scale=scale), Term(decay=decay)) if decays else (Term(scale=scale),)
+    terms = (Term(scale=scale), Term(decay=decay, cautious=decays == CAUTIOUSLY)) if decays else (Term(scale=scale),)
     of_moments, of_param = (Places(salt + places, count) for salt, count in zip(salts, counts, strict=False))
     return step_leaf(on_tile, numbers, tile, terms, of_moments, of_param)

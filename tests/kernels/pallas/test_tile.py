@@ -8,6 +8,7 @@ import pytest
 import adamx
 from adamx.core.averages import averages_of, of_squares
 from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
+from adamx.core.work import CAUTIOUSLY, EVERYWHERE
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import places, view_of
 from adamx.storage import Float, Int8
@@ -33,8 +34,8 @@ def normal(seed, dtype="float32"):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(SHAPE), "bfloat16").astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("codecs", "weights", "known"))
-def stepped(codecs, leaf, count, *, b1=0.5, b2=0.5, weights=PLAIN, known=(False, False), decay=0.0):
+@functools.partial(jax.jit, static_argnames=("codecs", "weights", "known", "decays"))
+def stepped(codecs, leaf, count, *, b1=0.5, b2=0.5, weights=PLAIN, known=(False, False), decay=0.0, decays=EVERYWHERE):
     nesterov, precise = known
     given = [1 - b1**count, 1 - b2**count, 1 - b1 ** (count + 1)]
     numbers = jnp.asarray([b1, 1 - b1, b2, 1 - b2, *given, 1e-8, 0.0, 1.0], jnp.float32)
@@ -42,7 +43,7 @@ def stepped(codecs, leaf, count, *, b1=0.5, b2=0.5, weights=PLAIN, known=(False,
     averages = averages if precise else averages.replace(b1=None, b2=None)
     rule, counts = Rule(averages, None, nesterov, weights), (jnp.uint32(count), jnp.uint32(count))
     scalars = (numbers, counts, [*SALTS, jnp.uint32(1)], (jnp.float32(-0.125), -0.125 * decay))
-    return step_tile(rule, True, scalars, WHERE, leaf)
+    return step_tile(rule, decays, scalars, WHERE, leaf)
 
 
 @pytest.mark.slow
@@ -108,3 +109,12 @@ def test_stochastic_rounding_takes_the_thresholds_of_the_parameter():
     same = np.mean(np.asarray(after.param) == np.asarray(sum_to_bfloat16(start, updates, bits)))
     assert same > 0.99
     assert np.mean(np.asarray(after.param) == np.asarray(whole().astype(jnp.bfloat16))) < 0.99
+
+
+@pytest.mark.slow
+def test_a_cautious_decay_acts_where_it_does_not_oppose_the_update():
+    leaf, never = half(PLAIN)
+    cautious, always = (stepped((CODED, CODED), leaf, 1, decay=0.5, decays=how) for how in (CAUTIOUSLY, EVERYWHERE))
+    agree = leaf.gradient.astype("float32") * leaf.param.astype("float32") >= 0
+    np.testing.assert_array_equal(cautious.param, jnp.where(agree, always.param, never.param))
+    assert 0.3 < float(agree.mean()) < 0.7

@@ -29,6 +29,7 @@ from adamx.deprecated import fused_adamw as fused_adamw
 from adamx.footprint import state_bytes as state_bytes
 from adamx.guard import check_skips as check_skips
 from adamx.guard import skip_nonfinite as skip_nonfinite
+from adamx.host import on_host as on_host
 from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step
 from adamx.loop.minimize import minimize as minimize

@@ -9,7 +9,7 @@ import optax
 
 from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
-from adamx.core.step import Pass, Update, Weights, about, landed, take_step
+from adamx.core.step import Branch, Pass, Update, Weights, about, landed, take_step
 from adamx.finite import all_finite
 from adamx.trees import Tree
 from adamx.variables import bare
@@ -76,13 +76,13 @@ def skip_nonfinite(
         skipped, in_a_row = (jnp.zeros([], jnp.int32) for _ in range(2))  # two arrays: a donated state holds none twice
         return SkipNonfiniteState(tx.init(params), skipped, in_a_row, jnp.zeros([], bool))
 
-    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any) -> tuple[Tree, SkipNonfiniteState]:
+    def attempt(take: Take, keep: Keep, gradients: Tree, state: Any, branch: Branch) -> tuple[Tree, SkipNonfiniteState]:
         if not isinstance(state, SkipNonfiniteState):
             raise wrong_state("SkipNonfiniteState", state)
         clean = all_finite(gradients)
         axes = shards.axes_of(shards.varying(state.skipped), clean)
         clean = shards.total(jnp.int32(~clean), axes) == 0 if axes else clean  # one shard stops the others
-        moved, after = _branch(clean, take, keep, state.inner)
+        moved, after = branch(clean, take, keep, state.inner)
         in_a_row = jnp.where(clean, 0, state.in_a_row + 1)
         too_many = state.too_many if limit is None else state.too_many | (in_a_row > limit)
         return moved, SkipNonfiniteState(after, state.skipped + jnp.int32(~clean), in_a_row, too_many)
@@ -93,7 +93,7 @@ def skip_nonfinite(
         def take(state: Any) -> tuple[Tree, Any]:
             return inner.update(updates, state, params, **extra_args)
 
-        return attempt(take, _no_updates, updates, state)
+        return attempt(take, _no_updates, updates, state, _branch)
 
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, SkipNonfiniteState]:
         def take(state: Any) -> tuple[Weights, Any]:
@@ -103,7 +103,7 @@ def skip_nonfinite(
             decays = any(any(tail.decays) for tail in told.tails)  # what stands behind a skipped update still acts
             return landed(weights, _no_updates(weights.wide()), told) if decays else weights
 
-        return attempt(take, keep, gradients, state)
+        return attempt(take, keep, gradients, state, told.branch or _branch)
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))
 

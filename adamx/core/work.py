@@ -40,7 +40,7 @@ class Tail:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["numbers", "leaves", "tails", "offsets"],
-    meta_fields=["rule", "salts"],
+    meta_fields=["rule", "salts", "least"],
 )
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -53,6 +53,7 @@ class Work:
         offsets: where the shard at hand begins in each leaf, one index an axis; None: the leaves are whole.
         rule: what is known when the step is compiled.
         salts: of the dither, of each leaf's moments and of its parameter.
+        least: the elements below which a kernel leaves a float32 leaf to XLA; None: the kernel decides by the leaves.
     """
 
     numbers: Numbers
@@ -61,6 +62,7 @@ class Work:
     offsets: tuple[tuple[Any, ...], ...] | None
     rule: Rule
     salts: tuple[tuple[int, int], ...]
+    least: int | None = None
 
     def replace(self, **changes: Any) -> "Work":
         """The same with other fields."""

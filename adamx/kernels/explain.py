@@ -107,7 +107,7 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
     def step(gradients: Any, state: Any, params: Any) -> Any:
-        return take_step(tx, gradients, bare(state), Weights(params), Pass(note))[0].params
+        return take_step(tx, gradients, bare(state), Weights(params), Pass(note, shapes_only=True))[0].params
 
     jax.eval_shape(step, shapes, state, shapes)
     names = named_leaves(shapes)

@@ -1,5 +1,6 @@
 """`on_host`: the state in host memory, stepped there while gradients and parameters stream."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,13 +10,13 @@ from jax.core import Tracer
 
 from adamx.core.step import Branch, Execute, Pass, Update, Weights, about, take_step
 from adamx.streaming.parts import in_parts
-from adamx.streaming.stream import Memory, Stream, step_parts, step_whole, whole
-from adamx.trees import Tree, path_name
+from adamx.streaming.stream import Device, Memory, Stream, step_parts, step_whole, whole
+from adamx.trees import Tree, path_name, staged
 from adamx.variables import flatten_with_path
 
 
 def on_host(
-    tx: optax.GradientTransformation, device: jax.Device | None = None, donate: bool = True
+    tx: optax.GradientTransformation, device: Device | None = None, donate: bool = True
 ) -> optax.GradientTransformationExtraArgs:
     """Keeps the state of an optimizer in host memory and steps there.
 
@@ -59,7 +60,7 @@ def on_host(
         raise TypeError(f"device must be one of jax.devices(), got {device!r}")
     inner, memory = optax.with_extra_args_support(tx), Memory()
 
-    def host() -> jax.Device:
+    def host() -> Device:
         return jax.local_devices(backend="cpu")[0] if device is None else device
 
     def init(params: optax.Params) -> optax.OptState:
@@ -91,18 +92,19 @@ def on_host(
             return take_step(inner, gradients, state, weights, told)
         _check_arrays(gradients, state, weights.params, host())
         _check_outermost(weights, told)
-        near = jax.tree.map(_as_array, (gradients, weights.params))
-        trees = (*near, jax.device_put(state, host()), jax.tree.map(_as_array, told.extra))
+        gradients, params = jax.tree.map(_as_array, (gradients, weights.params))
+        state = jax.tree.map(functools.partial(_on, host()), state)
+        trees = (gradients, params, state, jax.tree.map(_as_array, told.extra))
         flat, treedef = jax.tree.flatten(trees)
         kinds = tuple((x.shape, x.dtype) for x in flat)
-        key = (treedef, kinds, told.execute, jax.config.jax_enable_x64)
+        key = (treedef, kinds, told.execute, jnp.result_type(float))
         parts = memory.once(key, lambda: in_parts(take, jax.tree.map(_shape, trees), told.execute, donate))
-        stream = Stream(*near, host(), memory, donate)
+        stream = Stream(gradients, params, host(), memory, donate)
         if parts is None:
             run = memory.once(told.execute, lambda: whole(take, told.execute, donate))
             params, after = step_whole(run, trees, stream)
         else:
-            changed = jax.tree.structure((trees[1], trees[2]))
+            changed = jax.tree.structure((params, state))
             params, after = changed.unflatten(step_parts(parts, flat, stream))
         return weights.replace(params=params), after
 
@@ -115,9 +117,9 @@ OUTSIDE = (
 )
 
 
-def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: jax.Device) -> None:
-    if any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
-        raise TypeError(f"{OUTSIDE}; got arrays that are being traced")
+def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> None:
+    if staged() or any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
+        raise TypeError(f"{OUTSIDE}; here JAX traces a program")
     _check_whole("gradient", gradients)
     _check_whole("parameter", params)
     for x in jax.tree.leaves(state):
@@ -146,7 +148,14 @@ def _check_outermost(weights: Weights, told: Pass) -> None:
 
 
 def _as_array(x: Any) -> Any:
-    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+    """An array of its own type, not of a weak one as Python numbers have."""
+    if isinstance(x, jax.Array) and not x.weak_type:
+        return x
+    return jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
+
+
+def _on(device: Device, x: Any) -> Any:
+    return x if isinstance(x, jax.Array) else jax.device_put(x, device)
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct:

@@ -21,7 +21,7 @@ class Group(NamedTuple):
     Attributes:
         gradients: their numbers among the inputs of the step.
         params: likewise.
-        changed: likewise, of all arrays that the step changes.
+        changed: likewise, of all arrays that the step changes, the last first.
         program: from a condition or None, the shared numbers, gradients and arrays before to arrays after.
     """
 
@@ -61,7 +61,7 @@ def groups_of(work: Work, first: list[int], stepping: list[Any], execute: Execut
         key = (jax.tree.structure(part), kinds)
         if key not in programs:
             programs[key] = _program(part, constants, execute, donate)
-        changed = jax.tree.leaves([numbered[i] for i in leaves])
+        changed = jax.tree.leaves([numbered[i] for i in leaves])[::-1]
         params = [numbered[i].param for i in leaves]
         groups.append(Group([first[0] + i for i in leaves], params, changed, programs[key]))
     return groups
@@ -81,16 +81,19 @@ def _full(sizes: list[int]) -> list[list[int]]:
 
 
 def _program(part: Work, constants: tuple[Any, ...], execute: Execute, donate: bool) -> Callable[..., list[jax.Array]]:
-    """The step of one group, from its arrays before to those after."""
+    """The step of one group, from its arrays before to those after.
+
+    Both are in reverse: the compiler of jax 0.6 aborts on a program whose result is that of the kernel as it is.
+    """
     numbers, leaves = jax.tree.structure(part.replace(leaves=())), jax.tree.structure(before(part))
 
     def run(clean: Any, shared: list[Any], gradients: list[Any], arrays: list[Any]) -> list[jax.Array]:
         known = [x if constant is None else constant for x, constant in zip(shared, constants, strict=True)]
-        pairs = zip(leaves.unflatten(arrays), gradients, strict=True)
+        pairs = zip(leaves.unflatten(arrays[::-1]), gradients, strict=True)
         given = numbers.unflatten(known).replace(leaves=tuple(leaf._replace(gradient=g) for leaf, g in pairs))
 
         def step() -> list[jax.Array]:
-            return jax.tree.leaves(execute(given))
+            return jax.tree.leaves(execute(given))[::-1]
 
         return step() if clean is None else jax.lax.cond(clean, step, lambda: arrays)
 

@@ -105,7 +105,8 @@ def in_parts(take: Take, trees: tuple[Tree, Tree, Tree, Any], execute: Execute, 
     rows: list[int] = []
 
     def recorded(*inputs: Any) -> list[Any]:
-        moved, after = take(*treedef.unflatten(inputs), recorder.execute, recorder.branch)
+        gradients, params, state, extra = treedef.unflatten(inputs)
+        moved, after = take(gradients, params, state, extra, recorder.execute, recorder.branch)
         work = recorder.work
         if work is None:
             return []
@@ -142,8 +143,8 @@ class _Program:
     def parts(self, recorder: _Recorder, execute: Execute, donate: bool) -> Parts | None:
         """The step in parts, or None."""
         conditions, shared, params, state, gradients, changed, stepped = self.rows
-        arrays = [self.number(v) for v in changed]
-        if None in arrays or [self.number(v) for v in gradients] != list(range(self.first[1])):
+        arrays = [i for v in changed if (i := self.number(v)) is not None]
+        if len(arrays) < len(changed) or [self.number(v) for v in gradients] != list(range(self.first[1])):
             return None  # something else changes gradients or weights before the executor gets them
         origin = dict(zip(stepped, arrays, strict=True))
         wanted, results = [*conditions, *shared], list[Source]()

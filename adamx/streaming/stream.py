@@ -13,6 +13,9 @@ from adamx.core.step import Execute
 from adamx.streaming.parts import Parts, Take
 from adamx.trees import Tree
 
+Device = Any
+"""A `jax.Device`."""
+
 Whole = Callable[[Tree, Tree, Tree, Any], tuple[Tree, Tree]]
 """The compiled step of a whole tree, from parameters, state, gradients and extra arguments to parameters and state."""
 
@@ -63,7 +66,7 @@ class Stream:
         donate: whether parameters are used up.
     """
 
-    def __init__(self, gradients: Tree, params: Tree, host: jax.Device, memory: Memory, donate: bool) -> None:
+    def __init__(self, gradients: Tree, params: Tree, host: Device, memory: Memory, donate: bool) -> None:
         counts = Counter(map(id, jax.tree.leaves((gradients, params))))
         self.host, self.memory = host, memory
         self.kept = {key for key, count in counts.items() if count > 1 or not donate}
@@ -95,7 +98,7 @@ class Stream:
         return moved
 
 
-def _device(x: Any) -> jax.Device:
+def _device(x: Any) -> Device:
     return next(iter(x.devices()))
 
 
@@ -108,7 +111,7 @@ def step_parts(parts: Parts, flat: list[jax.Array], stream: Stream) -> list[jax.
         stream: moves them.
     """
     where = _device(flat[0]) if parts.beside_gradients else stream.host
-    given = jax.device_put([flat[i] for i in parts.needed], where)
+    given = [x if _device(x) == where else jax.device_put(x, where) for x in (flat[i] for i in parts.needed)]
     numbers = jax.device_put(parts.numbers(given), stream.host)
     conditions = numbers[: parts.conditions]
     clean = functools.reduce(jnp.logical_and, conditions) if conditions else None

@@ -9,7 +9,7 @@ import optax
 
 from adamx import hyperparameters, shards
 from adamx.core.composition import wrong_state
-from adamx.core.step import Branch, Pass, Update, Weights, about, landed, take_step
+from adamx.core.step import Pass, Update, Weights, about, landed, take_step
 from adamx.finite import all_finite
 from adamx.trees import Tree
 from adamx.variables import bare
@@ -19,6 +19,9 @@ Take = Callable[[optax.OptState], tuple[Tree, optax.OptState]]
 
 Keep = Callable[[Tree], Tree]
 """What stands in place of what moves, from its shapes."""
+
+Branch = Callable[[jax.Array, Take, Keep, optax.OptState], tuple[Tree, optax.OptState]]
+"""Takes the step where a condition is true, else keeps what there is."""
 
 
 class SkipNonfiniteState(NamedTuple):

@@ -61,9 +61,6 @@ class Weights:
 Execute = Callable[[Work], tuple[Leaf, ...]]
 """Takes all leaves through a step."""
 
-Branch = Callable[[jax.Array, Callable[[Any], tuple[Tree, Any]], Callable[[Tree], Tree], Any], tuple[Tree, Any]]
-"""From a condition, the step, what stands in the place of its weights, and the state, to weights and state."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
@@ -74,7 +71,7 @@ class Pass:
         extra: the extra arguments of `adamx.step`, for `update` and the dither.
         factor: what gradients are multiplied by, a float32 scalar; None: nothing.
         tails: what the stages behind the optimizer do, in their order.
-        branch: takes a step only where a condition is true; None: `jax.lax.cond`.
+        branch: takes a step only where a condition is true, see `adamx.guard.Branch`; None: `jax.lax.cond`.
         shapes_only: whether nothing is computed, as in `adamx.explain`.
     """
 
@@ -82,7 +79,7 @@ class Pass:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     factor: Scalar | None = None
     tails: tuple[Tail, ...] = ()
-    branch: Branch | None = None
+    branch: Callable[..., tuple[Tree, Any]] | None = None
     shapes_only: bool = False
 
     def replace(self, **changes: Any) -> "Pass":

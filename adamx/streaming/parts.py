@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, jaxpr_as_fun
 
 from adamx.core.leaf import Leaf
-from adamx.core.step import Branch, Execute
+from adamx.core.step import Execute
 from adamx.core.work import Work
+from adamx.guard import Branch
 from adamx.kernels.execute import least_of
 from adamx.streaming.groups import Group, before, groups_of, shared_numbers
 from adamx.trees import Tree
@@ -85,7 +86,7 @@ class _Recorder:
         moved, after = take(state)
 
         def chosen(new: Any, old: Any) -> Any:
-            if self.origin.get(id(new)) is old:
+            if new is old or self.origin.get(id(new)) is old:
                 return new
             return jnp.where(clean, new, jnp.asarray(old).astype(jnp.result_type(new)))
 

@@ -9,12 +9,12 @@ from adamx.streaming import groups
 
 
 def work_of(tx, params):
-    """The work of a step on these parameters, and the leaves after it."""
+    """The work of a step on these parameters."""
     found = []
 
     def execute(work):
         found.append(work)
-        return by_xla(work)
+        return groups.before(work)
 
     take_step(tx, params, tx.init(params), Weights(params), Pass(execute))
     return found[0]

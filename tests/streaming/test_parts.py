@@ -55,6 +55,7 @@ def test_what_the_numbers_follow_from(name):
     assert kinds.count("number") == len(needed) - 2 * parts.beside_gradients
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="XLA of jax 0.6 writes squares or magnitudes to memory")
 def test_numbers_take_no_memory_of_the_size_of_a_leaf():
     parts = parts_of(adamx.skip_nonfinite(clipped(adamx.adam(0.1))))
     given = [*PARAMS.values(), jnp.int32(0), jnp.int32(0), jnp.int32(0)]

@@ -35,6 +35,7 @@ from adamx.footprint import state_bytes as state_bytes
 from adamx.guard import check_skips as check_skips
 from adamx.guard import skip_nonfinite as skip_nonfinite
 from adamx.half_life import beta2_for as beta2_for
+from adamx.host import on_host as on_host
 from adamx.injection import inject_hyperparams as inject_hyperparams
 from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step

@@ -18,6 +18,7 @@ collect_ignore = [
     "mutations.py",
     "sharded.py",
     "zero.py",
+    "host.py",
     "layouts.py",
     "distributed.py",
     "meshes.py",

@@ -38,6 +38,8 @@ LAYERS = {
     "diagnostics": 3,
     "testing": 3,
     "loop": 5,
+    "streaming": 5,
+    "host": 6,
     "flax": 5,
 }
 # Inside layer 0 the order is this one, from the formulas up.

@@ -15,9 +15,13 @@ from adamx import shards
 from adamx.core.branch import branch, no_step, no_updates
 from adamx.core.composition import wrong_state
 from adamx.core.step import Pass, Update, Weights, about, take_step
+from adamx.core.work import by_xla
 from adamx.norm import known_norm
 from adamx.numerics import Scalar
 from adamx.trees import Tree
+
+Branch = Callable[[jax.Array, Callable[[Any], tuple[Tree, Any]], Callable[[Tree], Tree], Any], tuple[Tree, Any]]
+"""From a condition, a step, what stands in the place of what it moves, and the state to what moves and the state."""
 
 
 class Verdict(NamedTuple):
@@ -63,15 +67,14 @@ def guarded(
         keep: Callable[[Tree], Tree],
         gradients: Tree,
         state: Any,
-        factor: Scalar | None,
-        extra: dict[str, Any],
+        told: Pass,
     ) -> tuple[Tree, Any]:
         if not isinstance(state, kind):
             raise wrong_state(kind.__name__, state)
         before: Any = state
-        clean, judged, norm = judge(gradients, before, factor, extra)
+        clean, judged, norm = judge(gradients, before, told.factor, told.extra)
         with known_norm(gradients, norm):
-            moved, after = branch(clean, lambda: take(before.inner), lambda shapes: (keep(shapes[0]), before.inner))
+            moved, after = (told.branch or _branch)(clean, take, keep, before.inner)
         return moved, judged._replace(inner=after, skipped=before.skipped + jnp.int32(~clean))
 
     def update(
@@ -80,15 +83,19 @@ def guarded(
         def take(state: Any) -> tuple[Tree, Any]:
             return inner.update(updates, state, params, **extra_args)
 
-        return attempt(take, no_updates, updates, state, None, extra_args)
+        return attempt(take, no_updates, updates, state, Pass(by_xla, extra_args))
 
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, Any]:
         def take(state: Any) -> tuple[Weights, Any]:
             return take_step(inner, gradients, state, weights, told)
 
-        return attempt(take, lambda _: no_step(weights, told), gradients, state, told.factor, told.extra)
+        return attempt(take, lambda _: no_step(weights, told), gradients, state, told)
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(inner).why))
+
+
+def _branch(clean: jax.Array, take: Any, keep: Any, state: Any) -> tuple[Tree, Any]:
+    return branch(clean, lambda: take(state), lambda shapes: (keep(shapes[0]), state))
 
 
 def is_guard(node: Any) -> bool:

@@ -72,6 +72,8 @@ class Pass:
         factor: what gradients are multiplied by, a float32 scalar; None: nothing.
         tails: what the stages behind the optimizer do, in their order.
         places: for a group of parameters, the number of each of its leaves among all; None: all are here.
+        branch: takes a step only where a condition is true, see `adamx.core.guarded.Branch`; None: `jax.lax.cond`.
+        shapes_only: whether nothing is computed, as in `adamx.explain`.
     """
 
     execute: Execute
@@ -79,6 +81,8 @@ class Pass:
     factor: Scalar | None = None
     tails: tuple[Tail, ...] = ()
     places: tuple[int, ...] | None = None
+    branch: Callable[..., tuple[Tree, Any]] | None = None
+    shapes_only: bool = False
 
     def replace(self, **changes: Any) -> "Pass":
         """The same with other fields."""

@@ -56,7 +56,7 @@ class Tail:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["numbers", "leaves", "tails", "offsets"],
-    meta_fields=["rule", "salts", "places"],
+    meta_fields=["rule", "salts", "places", "least"],
 )
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -70,6 +70,7 @@ class Work:
         rule: what is known when the step is compiled.
         salts: of the dither, of each leaf's moments and of its parameter.
         places: the number of each leaf among all parameters of the step: a group has some of them.
+        least: the elements below which a kernel leaves a float32 leaf to XLA; None: the kernel decides by the leaves.
     """
 
     numbers: Numbers
@@ -79,6 +80,7 @@ class Work:
     rule: Rule
     salts: tuple[tuple[int, int], ...]
     places: tuple[int, ...]
+    least: int | None = None
 
     def replace(self, **changes: Any) -> "Work":
         """The same with other fields."""

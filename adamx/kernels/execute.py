@@ -12,7 +12,7 @@ from adamx.kernels import native
 from adamx.kernels.backend import ACCELERATORS, accelerator_kernel
 from adamx.kernels.call import NATIVE
 from adamx.kernels.choice import choose
-from adamx.kernels.layout import Form, Kernel, calls, worthwhile
+from adamx.kernels.layout import Form, Kernel, calls, least, worthwhile
 from adamx.kernels.operands import of_step
 
 
@@ -38,7 +38,13 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
 def forms_of(kernel: Kernel, work: Work) -> list[Form | None]:
     """The form of each leaf that the kernel takes; None for those that are left to XLA."""
     forms = [kernel.form_of(leaf, work.rule) if work.folds(i) else None for i, leaf in enumerate(work.leaves)]
-    return worthwhile(forms, list(work.leaves))
+    return worthwhile(forms, list(work.leaves), work.least)
+
+
+def least_of(work: Work) -> int:
+    """The elements below which the native kernel leaves a float32 leaf to XLA, as it decides by all leaves."""
+    forms = [NATIVE.form_of(leaf, work.rule) if work.folds(i) else None for i, leaf in enumerate(work.leaves)]
+    return least(forms, list(work.leaves))
 
 
 def by_kernel(kernel: Kernel, work: Work) -> tuple[Leaf, ...]:

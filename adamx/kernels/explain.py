@@ -105,7 +105,7 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
     def step(gradients: Any, state: Any, params: Any) -> Any:
-        moved = take_step(tx, gradients, bare(state), Weights(params), Pass(note))[0].params
+        moved = take_step(tx, gradients, bare(state), Weights(params), Pass(note, shapes_only=True))[0].params
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(moved), strict=True)
         found.update(
             {i: ("none", "frozen") for i, (before, after) in enumerate(pairs) if i not in found and after is before}

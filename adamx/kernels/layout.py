@@ -87,21 +87,34 @@ def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
     return (FLOAT32, 1) if dtype == jnp.float32 else None
 
 
-def worthwhile(forms: list[Form | None], leaves: list[Leaf]) -> list[Form | None]:
+def worthwhile(forms: list[Form | None], leaves: list[Leaf], limit: int | None = None) -> list[Form | None]:
     """The forms, without those of float32 leaves that XLA steps as fast: in a little tree, and tiny ones among few.
 
     A call and the numbers for it cost microseconds, each array a fraction of one; XLA's own loops are done by then.
     From some hundred leaves on, each of its loops costs more, which is run from cold.
+
+    Args:
+        forms: of the leaves.
+        leaves: all of a tree, or some of one for which the limit is known.
+        limit: the elements below which a float32 leaf is left to XLA; None: as `least` finds.
     """
-    sizes = [
-        jnp.size(leaf.param) if form and form.dtypes[1] == "float32" and form.mu[0] == form.nu[0] == FLOAT32 else None
+    limit = least(forms, leaves) if limit is None else limit
+    return [
+        None if form and _is_float32(form) and jnp.size(leaf.param) < limit else form
         for form, leaf in zip(forms, leaves, strict=True)
     ]
-    known = [size for size in sizes if size is not None]
+
+
+def least(forms: list[Form | None], leaves: list[Leaf]) -> int:
+    """The elements below which a float32 leaf of a tree is left to XLA."""
+    known = [jnp.size(leaf.param) for form, leaf in zip(forms, leaves, strict=True) if form and _is_float32(form)]
     if len(known) >= MANY:
-        return forms
-    limit = TINY if sum(known) >= LITTLE else LITTLE
-    return [None if size is not None and size < limit else form for form, size in zip(forms, sizes, strict=True)]
+        return 0
+    return TINY if sum(known) >= LITTLE else LITTLE
+
+
+def _is_float32(form: Form) -> bool:
+    return form.dtypes[1] == "float32" and form.mu[0] == form.nu[0] == FLOAT32
 
 
 def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:

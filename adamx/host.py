@@ -1,0 +1,168 @@
+"""`on_host`: the state in host memory, stepped there while gradients and parameters stream."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from adamx.core.guarded import Branch
+from adamx.core.step import Execute, Pass, Update, Weights, about, take_step
+from adamx.streaming.parts import in_parts
+from adamx.streaming.stream import Device, Memory, Stream, step_parts, step_whole, whole
+from adamx.trees import Tree, path_name, staged
+from adamx.variables import flatten_with_path
+
+
+def on_host(
+    tx: optax.GradientTransformation, device: Device | None = None, donate: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps the state of an optimizer in host memory and steps there.
+
+    The accelerator keeps parameters and gradients. `adamx.step`, called outside `jit`, sends gradients to the host in
+    groups of leaves, steps each group there with the CPU kernel, and sends its parameters back while the next group
+    steps. The norm of clipping and the test for NaN run where the gradients are. Parameters are the same numbers as in
+    the jitted step of `tx` on the host.
+
+    Ren, Rajbhandari, Aminabadi, Ruwase, Yang, Zhang, Li & He, "ZeRO-Offload: Democratizing Billion-Scale Model
+    Training" (2021), arXiv 2101.06840, section 4: gradients go down, moments and float32 weights stay, parameters come
+    up.
+
+    The host also keeps a copy of the parameters that a step has returned, for as long as they live, so that only
+    gradients go down. Other parameters (of the first step, from a checkpoint, or changed by the caller) are sent down
+    too. Without a step in one pass (`adamx.explain` tells) the whole tree goes down, steps and comes back.
+
+    Args:
+        tx: any transformation, with all its wrappers: `on_host` is outermost.
+        device: what keeps the state; None: the first CPU device of the process, `jax.local_devices(backend="cpu")[0]`.
+        donate: whether `adamx.step` uses up state and parameters, as `jax.jit(..., donate_argnums=...)` does. False:
+            it leaves them as they are, in twice the memory.
+
+    Returns:
+        A transformation with the state of `tx`, on the host.
+
+    Raises:
+        TypeError: at update and step, inside `jit` or another transformation of JAX; not outermost; a device that is
+            none.
+        ValueError: at init, update and step, an array on more than one device; a state that lies elsewhere.
+
+    Example:
+        >>> import jax.numpy as jnp, adamx
+        >>> tx = adamx.on_host(adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(0.1)))
+        >>> params = {"w": jnp.ones(2)}
+        >>> state = tx.init(params)
+        >>> params, state = adamx.step(tx, {"w": jnp.ones(2)}, state, params)
+        >>> params["w"].devices(), state[1][0].mu["w"].devices()
+        ({CpuDevice(id=0)}, {CpuDevice(id=0)})
+    """
+    if device is not None and not isinstance(device, jax.Device):
+        raise TypeError(f"device must be one of jax.devices(), got {device!r}")
+    inner, memory = optax.with_extra_args_support(tx), Memory()
+
+    def host() -> Device:
+        return jax.local_devices(backend="cpu")[0] if device is None else device
+
+    def init(params: optax.Params) -> optax.OptState:
+        leaves = jax.tree.leaves(params)
+        if any(isinstance(p, Tracer) for p in leaves):  # jax.eval_shape, for the template of a checkpoint
+            return tx.init(params)
+        _check_whole("parameter", params)
+        shapes = any(isinstance(p, jax.ShapeDtypeStruct) for p in leaves)
+        with jax.default_device(host()):
+            state = tx.init(params if shapes else jax.device_put(params, host(), may_alias=False))
+        return jax.device_put(state, host())
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        _check_arrays(updates, state, params, host())
+        compiled = memory.once("update", lambda: jax.jit(inner.update))
+        here = jax.device_put((updates, state, params, extra_args), host())
+        moved, after = compiled(*here[:3], **here[3])
+        return jax.tree.map(_beside, moved, updates), after
+
+    def take(gradients: Tree, params: Tree, state: Tree, extra: Any, execute: Execute, branch: Branch | None) -> Any:
+        told = Pass(execute, extra, branch=branch)
+        weights, after = take_step(inner, gradients, state, Weights(params), told)
+        return weights.params, after
+
+    def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, Any]:
+        if told.shapes_only:
+            return take_step(inner, gradients, state, weights, told)
+        _check_arrays(gradients, state, weights.params, host())
+        _check_outermost(weights, told)
+        gradients, params = jax.tree.map(_as_array, (gradients, weights.params))
+        state = jax.tree.map(functools.partial(_on, host()), state)
+        trees = (gradients, params, state, jax.tree.map(_as_array, told.extra))
+        flat, treedef = jax.tree.flatten(trees)
+        kinds = tuple((x.shape, x.dtype) for x in flat)
+        key = (treedef, kinds, told.execute, jnp.result_type(float))
+        parts = memory.once(key, lambda: in_parts(take, jax.tree.map(_shape, trees), told.execute, donate))
+        stream = Stream(gradients, params, host(), memory, donate)
+        if parts is None:
+            run = memory.once(told.execute, lambda: whole(take, told.execute, donate))
+            params, after = step_whole(run, trees, stream)
+        else:
+            changed = jax.tree.structure((params, state))
+            params, after = changed.unflatten(step_parts(parts, flat, stream))
+        return weights.replace(params=params), after
+
+    return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))
+
+
+OUTSIDE = (
+    "adamx.on_host steps outside of jit: call adamx.step or update where gradients are arrays, and put on_host "
+    "outermost, around chains, guards and master weights"
+)
+
+
+def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> None:
+    if staged() or any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
+        raise TypeError(f"{OUTSIDE}; here JAX traces a program")
+    _check_whole("gradient", gradients)
+    _check_whole("parameter", params)
+    for x in jax.tree.leaves(state):
+        if isinstance(x, jax.Array) and x.devices() != {host}:
+            devices = ", ".join(map(str, x.devices()))
+            raise ValueError(
+                f"the state lies on {devices}, adamx.on_host keeps it on {host}: make it by tx.init(params) outside "
+                "of jit, or move it there, jax.device_put(state, device)"
+            )
+
+
+def _check_whole(what: str, tree: Tree) -> None:
+    """Raises where an array lies on more than one device."""
+    if any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(tree)):
+        for path, x in flatten_with_path(tree)[0]:
+            if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+                raise ValueError(
+                    f"the {what} at {path_name(path)} lies on {len(x.sharding.device_set)} devices, adamx.on_host "
+                    "takes arrays on one device: adamx.shard_state splits a state over devices"
+                )
+
+
+def _check_outermost(weights: Weights, told: Pass) -> None:
+    if weights.behind or told.factor is not None or told.tails or told.branch is not None:
+        raise TypeError(f"{OUTSIDE}; it is inside another transformation")
+
+
+def _as_array(x: Any) -> Any:
+    """An array of its own type, not of a weak one as Python numbers have."""
+    if isinstance(x, jax.Array) and not x.weak_type:
+        return x
+    return jnp.asarray(x, x.dtype if hasattr(x, "dtype") else jnp.result_type(x))
+
+
+def _on(device: Device, x: Any) -> Any:
+    return x if isinstance(x, jax.Array) else jax.device_put(x, device)
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def _beside(moved: Any, x: Any) -> Any:
+    """An array where another one is."""
+    return jax.device_put(moved, x.sharding) if isinstance(x, jax.Array) else moved

@@ -1,0 +1,198 @@
+"""A step in parts: the numbers that all leaves share, then the leaves, group by group, in programs of their own.
+
+The step is recorded once, with an executor that only notes which arrays it is given. What it needs beside them, bias
+corrections, the learning rate, a factor of clipping, becomes one program. Each group of leaves becomes another.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal, jaxpr_as_fun
+
+from adamx.core.guarded import Branch
+from adamx.core.leaf import Leaf
+from adamx.core.step import Execute
+from adamx.core.work import Work
+from adamx.kernels.execute import least_of
+from adamx.streaming.groups import Group, before, groups_of, shared_numbers
+from adamx.trees import Tree
+
+SMALL = 1024
+"""Elements of the state that may be copied to where the gradients are."""
+
+Take = Callable[[Tree, Tree, Tree, Any, Execute, Branch | None], tuple[Tree, Tree]]
+"""From gradients, parameters, state, extra arguments, an executor and a branch to parameters and state."""
+
+
+class Source(NamedTuple):
+    """Where an array after the step comes from.
+
+    Attributes:
+        kind: "stepped": an input after its step; "input": an input as it is; "number": one of `Parts.numbers`.
+        number: its place there.
+    """
+
+    kind: str
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A step in parts. Its inputs are the leaves of gradients, parameters, state and extra arguments, in this order.
+
+    Attributes:
+        numbers: from the inputs in `needed` to conditions, what all groups share, and what else the state keeps.
+        needed: inputs by number.
+        beside_gradients: whether gradients or parameters are among them.
+        conditions: how many of the first numbers are conditions: all must be true, or no leaf steps.
+        shared: how many of the next numbers all groups share.
+        groups: of leaves.
+        results: for each leaf of parameters and state after the step, where it comes from.
+    """
+
+    numbers: Callable[[list[Any]], list[jax.Array]]
+    needed: list[int]
+    beside_gradients: bool
+    conditions: int
+    shared: int
+    groups: list[Group]
+    results: list[Source]
+
+
+class _Recorder:
+    """The executor and the branch of a step that is only recorded."""
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+        self.calls = 0
+        self.least = 0
+        self.stepped: list[Any] = []
+        self.conditions: list[Any] = []
+        self.origin: dict[int, Any] = {}
+
+    def execute(self, work: Work) -> tuple[Leaf, ...]:
+        self.calls += 1
+        flat, treedef = jax.tree.flatten(before(work))
+        self.work, self.least = work, least_of(work)
+        self.stepped = list(jax.lax.optimization_barrier(tuple(flat)))  # arrays that no equation makes otherwise
+        self.origin = {id(new): old for new, old in zip(self.stepped, flat, strict=True)}
+        return treedef.unflatten(self.stepped)
+
+    def branch(self, clean: jax.Array, take: Any, keep: Any, state: Any) -> tuple[Tree, Any]:
+        """The program of a group chooses for its leaves; all else is chosen here."""
+        self.conditions.append(clean)
+        moved, after = take(state)
+
+        def chosen(new: Any, old: Any) -> Any:
+            if new is old or self.origin.get(id(new)) is old:
+                return new
+            return jnp.where(clean, new, jnp.asarray(old).astype(jnp.result_type(new)))
+
+        return jax.tree.map(chosen, (moved, after), (keep(moved), state))
+
+
+def in_parts(take: Take, trees: tuple[Tree, Tree, Tree, Any], execute: Execute, donate: bool) -> Parts | None:
+    """A step in parts, or None where it must be taken as a whole.
+
+    Args:
+        take: the step.
+        trees: gradients, parameters, state and extra arguments, of arrays or their shapes.
+        execute: takes the leaves of a group through the step.
+        donate: whether groups write in place.
+    """
+    (inputs, treedef), recorder = jax.tree.flatten(trees), _Recorder()
+    rows: list[int] = []
+
+    def recorded(*inputs: Any) -> list[Any]:
+        gradients, params, state, extra = treedef.unflatten(inputs)
+        moved, after = take(gradients, params, state, extra, recorder.execute, recorder.branch)
+        work = recorder.work
+        if work is None:
+            return []
+        gradients = [leaf.gradient for leaf in work.leaves]
+        columns = (recorder.conditions, shared_numbers(work), moved, after, gradients, before(work), recorder.stepped)
+        flat = [jax.tree.leaves(column) for column in columns]
+        rows[:] = map(len, flat)
+        return list(itertools.chain(*flat))
+
+    try:
+        program = jax.make_jaxpr(recorded)(*inputs)
+    except jax.errors.UnexpectedTracerError:  # the executor runs inside a loop or a branch
+        return None
+    if recorder.work is None or recorder.calls > 1 or recorder.work.offsets is not None or program.jaxpr.effects:
+        return None
+    sizes = [len(jax.tree.leaves(tree)) for tree in trees]
+    return _Program(program, sizes, rows).parts(recorder, execute, donate)
+
+
+class _Program:
+    """A recorded step, its inputs and results by what they are."""
+
+    def __init__(self, program: Any, sizes: list[int], rows: list[int]) -> None:
+        self.program = program
+        self.inputs = {v: i for i, v in enumerate(program.jaxpr.invars)}
+        self.first = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        found = iter(program.jaxpr.outvars)
+        self.rows = [[next(found) for _ in range(row)] for row in rows]
+
+    def number(self, v: Any) -> int | None:
+        """Of the input that a variable is."""
+        return None if isinstance(v, Literal) else self.inputs.get(v)
+
+    def parts(self, recorder: _Recorder, execute: Execute, donate: bool) -> Parts | None:
+        """The step in parts, or None."""
+        conditions, shared, params, state, gradients, changed, stepped = self.rows
+        arrays = [i for v in changed if (i := self.number(v)) is not None]
+        if len(arrays) < len(changed) or [self.number(v) for v in gradients] != list(range(self.first[1])):
+            return None  # something else changes gradients or weights before the executor gets them
+        origin = dict(zip(stepped, arrays, strict=True))
+        wanted, results = [*conditions, *shared], list[Source]()
+        for v in (*params, *state):
+            number = self.number(v)
+            if not isinstance(v, Literal) and v in origin:
+                results.append(Source("stepped", origin[v]))
+            elif number is not None:
+                results.append(Source("input", number))
+            else:
+                results.append(Source("number", len(wanted)))
+                wanted.append(v)
+        needed = _needed(self.program.jaxpr, wanted)
+        numbers = sorted(self.inputs[v] for v in needed if v in self.inputs)
+        beside = any(i < self.first[2] for i in numbers)
+        moving = [i for i in numbers if beside and self.first[2] <= i < self.first[3]]
+        of_params = any(source.kind == "number" for source in results[: len(params)])
+        if of_params or needed & set(stepped) or self.elements(moving) > SMALL:
+            return None
+        work: Any = recorder.work
+        groups = groups_of(work.replace(least=recorder.least), self.first, arrays, execute, donate)
+        return Parts(self.run(wanted, numbers), numbers, beside, len(conditions), len(shared), groups, results)
+
+    def elements(self, numbers: list[int]) -> int:
+        """Of some inputs."""
+        return sum(self.program.jaxpr.invars[i].aval.size for i in numbers)
+
+    def run(self, wanted: list[Any], needed: list[int]) -> Callable[[list[Any]], list[jax.Array]]:
+        """Some results, from the inputs that they follow from; XLA drops what makes the others."""
+        program = self.program
+        at = [next(i for i, v in enumerate(program.jaxpr.outvars) if v is result) for result in wanted]
+
+        def numbers(given: list[Any]) -> list[jax.Array]:
+            known = dict(zip(needed, given, strict=True))
+            inputs = [known.get(i, jnp.zeros(v.aval.shape, v.aval.dtype)) for i, v in enumerate(program.jaxpr.invars)]
+            results = jaxpr_as_fun(program)(*inputs)
+            return [results[i] for i in at]
+
+        return jax.jit(numbers)
+
+
+def _needed(jaxpr: Any, wanted: Sequence[Any]) -> set[Any]:
+    """The variables of a program that some of its results follow from."""
+    found = {v for v in wanted if not isinstance(v, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if any(v in found for v in equation.outvars):
+            found |= {v for v in equation.invars if not isinstance(v, Literal)}
+    return found

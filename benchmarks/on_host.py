@@ -1,0 +1,92 @@
+"""What a step of `adamx.on_host` takes, beside its transfers and its step one after the other.
+
+Two CPU devices: one keeps the state and steps, the other keeps parameters and gradients, in the place of an
+accelerator. Three contenders: `adamx.step` of `on_host`; the same step jitted, all arrays on the host; the transfers,
+gradients down and parameters up. Performance target: at most 1.15 of the sum of the other two, at 1.6e7 parameters in
+50 leaves. Every contender waits until its results are there.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
+
+import jax
+import jax.numpy as jnp
+from harness import Contender, headline, measure, per_call, spread, table, verdict, write_json
+from options import parser
+
+import adamx
+
+LEAVES, SIZE, QUICK_SIZE = 50, (560, 576), (56, 576)
+TARGET = 1.15
+HOST, FAR = jax.devices()
+OPTIMIZERS: dict[str, tuple[Any, Any]] = {
+    "float32 AdamW": (jnp.float32, adamx.adamw(1e-3)),
+    "float32, clipped": (jnp.float32, adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3))),
+    "bfloat16, master weights": (jnp.bfloat16, adamx.with_master_weights(adamx.adamw(1e-3))),
+}
+
+
+def tree(shape: tuple[int, ...], dtype: Any, device: Any) -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), LEAVES)
+    leaves = {f"leaf {i}": jax.random.normal(key, shape, dtype) for i, key in enumerate(keys)}
+    return jax.block_until_ready(jax.device_put(leaves, device))
+
+
+def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[[], Contender]]:
+    offloaded = adamx.on_host(tx, HOST)
+    compiled = jax.jit(lambda params, state, g: adamx.step(tx, g, state, params), donate_argnums=(0, 1))
+
+    def on_host() -> Contender:
+        params, gradients = tree(shape, dtype, FAR), tree(shape, dtype, FAR)
+        held = [params, offloaded.init(params)]
+
+        def call() -> None:
+            held[:] = jax.block_until_ready(adamx.step(offloaded, gradients, held[1], held[0]))
+
+        return per_call(call)
+
+    def step() -> Contender:
+        params, gradients = tree(shape, dtype, HOST), tree(shape, dtype, HOST)
+        held = [params, tx.init(params)]
+
+        def call() -> None:
+            held[:] = jax.block_until_ready(compiled(*held, gradients))
+
+        return per_call(call)
+
+    def transfers() -> Contender:
+        params, gradients = tree(shape, dtype, HOST), tree(shape, dtype, FAR)
+
+        def call() -> None:
+            jax.block_until_ready(jax.device_put(gradients, HOST))
+            jax.block_until_ready(jax.device_put(params, FAR))
+
+        return per_call(call)
+
+    return {"on_host": on_host, "step": step, "transfers": transfers}
+
+
+def main() -> None:
+    arguments = parser(__doc__ or "", quick="1.6 million parameters instead of 16 million").parse_args()
+    shape, budget = (QUICK_SIZE, 2.0) if arguments.quick else (SIZE, 20.0)
+
+    rows, found = [], {}
+    for name, (dtype, tx) in OPTIMIZERS.items():
+        seconds = measure(builders(shape, dtype, tx), budget_s=budget, builds=1 if arguments.quick else 3)
+        pairs = zip(seconds["step"], seconds["transfers"], strict=True)
+        ratio = spread([own / sum(pair) for own, pair in zip(seconds["on_host"], pairs, strict=True)])
+        medians = {contender: spread(values).median for contender, values in seconds.items()}
+        found[name] = {"seconds": medians, "ratio": ratio}
+        rows.append([name, *(f"{1e3 * s:.2f}" for s in medians.values()), str(ratio), verdict(ratio, TARGET)])
+    times = [f"{contender} ms" for contender in medians]
+    header = ["optimizer", *times, "on_host / (step + transfers)", f"<= {TARGET}"]
+    title = f"{LEAVES} leaves of {shape[0]} x {shape[1]}, medians"
+    print(headline(), "", title, "", table(header, rows), sep="\n")
+    write_json(arguments.json, "on_host", {"optimizers": found})
+
+
+if __name__ == "__main__":
+    main()

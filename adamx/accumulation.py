@@ -117,7 +117,7 @@ def accumulate(
         >>> state = tx.init(params)
         >>> for g in (1.0, 3.0):
         ...     params, state = adamx.step(tx, jnp.array([g]), state, params)
-        ...     print(params, int(state.gradient_step))
+        ...     print(params.round(3), int(state.gradient_step))
         [1.] 0
         [0.9] 1
     """

@@ -130,7 +130,7 @@ def test_a_pair_of_decay_rates_is_told_to_come_as_two(pair):
 
 
 def test_a_schedule_of_a_decay_rate_is_told_the_way():
-    with pytest.raises(TypeError, match=r"b2 must be a number.*optax\.inject_hyperparams"):
+    with pytest.raises(TypeError, match=r"b2 must be a number.*adamx\.inject_hyperparams"):
         decay_rate("b2", lambda count: 0.9)
 
 

@@ -146,7 +146,6 @@ def test_what_the_kernel_takes():
         {"dtype": "float16"},
         {"mu": "float32", "nu": "float32"},
         {"blocks": (64, 128)},
-        {"blocks": (48, 48), "shape": (128, 480)},
     ],
 )
 def test_what_is_left_to_xla(arguments):

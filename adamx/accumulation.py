@@ -117,9 +117,9 @@ def accumulate(
         >>> state = tx.init(params)
         >>> for g in (1.0, 3.0):
         ...     params, state = adamx.step(tx, jnp.array([g]), state, params)
-        ...     print(params.round(3), int(state.gradient_step))
-        [1.] 0
-        [0.9] 1
+        ...     print(round(float(params[0]), 3), int(state.gradient_step))
+        1.0 0
+        0.9 1
     """
     if not callable(every):
         every = hyperparameters.integer("every", every, 1)

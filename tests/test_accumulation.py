@@ -138,8 +138,8 @@ def test_the_pass_is_kept_and_nothing_is_copied(name):
     lowered = step.lower(params, tx.init(params), params)
     assert lowered.as_text().count("@adamx_step") == 1
     assert adamx.explain(tx, params).one_pass
-    if around is adamx.skip_nonfinite or dtype != "float32":
-        return
+    if around is adamx.skip_nonfinite or dtype != "float32" or jax.__version_info__ < (0, 7):
+        return  # jax 0.6 writes what a norm is taken of to memory
     elements = sum(x.size for x in jax.tree.leaves(params))
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 0.01 * 4 * elements + 4096
 

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.branch import branch, no_step, no_updates
-from adamx.core.composition import wrong_state
+from adamx.core.errors import wrong_state
 from adamx.core.leaf import scaled
 from adamx.core.rate import check_schedule
 from adamx.core.state import increment

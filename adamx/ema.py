@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.average import of_parameters
 from adamx.core.branch import branch
-from adamx.core.composition import check_params, wrong_state
+from adamx.core.errors import check_params, wrong_state
 from adamx.core.leaf import PLAIN, to_float32
 from adamx.core.rate import check_schedule
 from adamx.core.state import increment

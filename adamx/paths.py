@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters
-from adamx.core.composition import check_empty, no_state
+from adamx.core.composition import no_state
 from adamx.core.decay import INJECTED
+from adamx.core.errors import check_empty
 from adamx.core.leaf import scaled
 from adamx.core.step import Update, Weights
 from adamx.core.work import Tail

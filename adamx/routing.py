@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from optax.transforms import PartitionState
 
-from adamx.core.composition import wrong_state
+from adamx.core.errors import wrong_state
 from adamx.core.step import Pass, Update, Weights, about, take_step
 from adamx.patterns import check_all_match, check_patterns
 from adamx.trees import Tree, path_name

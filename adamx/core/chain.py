@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from adamx.core.composition import wrong_state
+from adamx.core.errors import wrong_state
 from adamx.core.step import Pass, Update, Weights, about, composed_update
 from adamx.trees import Tree
 

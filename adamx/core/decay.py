@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import check_empty, check_params, schedule_added, wrong_state
+from adamx.core.errors import check_empty, check_params, schedule_added, wrong_state
 from adamx.core.leaf import opposes
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.core.state import increment

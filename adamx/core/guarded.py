@@ -13,7 +13,7 @@ import optax
 
 from adamx import shards
 from adamx.core.branch import branch, no_step, no_updates
-from adamx.core.composition import wrong_state
+from adamx.core.errors import wrong_state
 from adamx.core.step import Pass, Update, Weights, about, take_step
 from adamx.core.work import by_xla
 from adamx.norm import known_norm

@@ -10,7 +10,7 @@ import optax
 from optax import ScalarOrSchedule
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import check_empty, schedule_added, wrong_state
+from adamx.core.errors import check_empty, schedule_added, wrong_state
 from adamx.core.state import increment
 from adamx.core.step import Update, Weights
 from adamx.core.work import Tail

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx.core.composition import wrong_state
+from adamx.core.errors import wrong_state
 from adamx.storage.codec import shapes
 from adamx.trees import check_fits, check_leaves, fits
 

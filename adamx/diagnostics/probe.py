@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, shards
-from adamx.core.composition import wrong_state
+from adamx.core.errors import wrong_state
 from adamx.core.message import Weight, check_message
 from adamx.core.rate import ScalarOrSchedule
 from adamx.diagnostics.measure import MEASURED, measure, paper_bound

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from adamx.core.composition import check_params
+from adamx.core.errors import check_params
 from adamx.core.step import Pass, Weights, about, take_step
 from adamx.core.work import by_xla
 from adamx.kernels.execute import by_kernels

@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.chain import chain
-from adamx.core.composition import wrong_state
 from adamx.core.correction import bias_correction
+from adamx.core.errors import wrong_state
 from adamx.core.message import Message, check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr

@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
 from adamx.core.chain import chain
-from adamx.core.composition import wrong_state
 from adamx.core.decay import Mask
+from adamx.core.errors import wrong_state
 from adamx.core.rate import ScalarOrSchedule
 from adamx.core.stages import update_dtype
 from adamx.core.state import increment

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.core.composition import check_params, wrong_state
+from adamx.core.errors import check_params, wrong_state
 from adamx.core.leaf import MASTER
 from adamx.core.step import Weights, tree_to_float32
 from adamx.precision.half import start_in_float32, with_step

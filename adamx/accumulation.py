@@ -93,9 +93,8 @@ def accumulate(
     The sums are float32 whatever the gradients are. In float32 the step is bitwise identical to one with the mean of
     the gradients, summed in this order (with jax 0.6 within a few units in the last place). Through `adamx.step` a
     microbatch reads its gradient once, and reads and writes the sum once; parameters and moments are touched in the
-    last one alone, in the one pass of `tx`, and nothing is
-    copied. A clip inside, `accumulate(chain(clip_by_global_norm(1.0), adamw(...)), 8)`, is of the mean; one outside of
-    each microbatch.
+    last one alone, in the one pass of `tx`, and nothing is copied. A clip inside,
+    `accumulate(chain(clip_by_global_norm(1.0), adamw(...)), 8)`, is of the mean; one outside is of each microbatch.
 
     Args:
         tx: any transformation.

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 import options
 import pinning
-from harness import headline, measure, ratios, spread, table, write_json
-from workloads import Optimizer, Tree, builders, count, update_and_apply
+from harness import headline, measure, table, write_json
+from workloads import Optimizer, Tree, as_row, builders, update_and_apply
 
 import adamx
 
@@ -83,15 +83,7 @@ def timed(name: str, theirs: Optimizer, ours: Optimizer, params: Tree, *, quick:
     print(name, file=sys.stderr)
     effort = {"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 12.0}
     seconds = measure(builders({THEIRS: theirs, FLOOR: theirs, OURS: ours}, params), **effort)
-    leaves, elements = count(params)
-    return {
-        "case": name,
-        "leaves": leaves,
-        "elements": elements,
-        "rounds": len(seconds[THEIRS]),
-        "milliseconds": {name: spread([1e3 * s for s in values]) for name, values in seconds.items()},
-        "ratio": ratios(seconds, THEIRS),
-    }
+    return as_row(name, params, seconds, THEIRS)
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -20,14 +20,14 @@ import figures
 import options
 import pinning
 import remote
-from contenders import FLOOR, OURS, PEERS, THEIRS
-from harness import headline, measure, ratios, spread, table, write_json
+from contenders import FLOOR, PEERS, THEIRS
+from harness import headline, measure, table, write_json
 from workloads import (
     Optimizer,
     Tree,
+    as_row,
     builders,
     bytes_of,
-    count,
     gpt2_small,
     one_leaf,
     resnet50,
@@ -74,16 +74,11 @@ def timed(case: Case, peers: remote.Remotes, *, quick: bool) -> dict[str, Any]:
     effort = {"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 12.0}
     seconds = measure(builders(case.optimizers, case.params) | theirs, **effort)
     peers.release()
-    ratio, (leaves, elements) = ratios(seconds, THEIRS), count(case.params)
+    found = as_row(case.name, case.params, seconds, THEIRS)
     return {
-        "case": case.name,
-        "leaves": leaves,
-        "elements": elements,
-        "rounds": len(seconds[OURS]),
-        "milliseconds": {name: spread([1e3 * s for s in values]) for name, values in seconds.items()},
-        "ratio": ratio,
+        **found,
         "missing": peers.missing if case.peers else dict.fromkeys(PEERS, "-"),
-        "every_row": bars.every_row(ratio, elements),
+        "every_row": bars.every_row(found["ratio"], found["elements"]),
         "bars": bars.of_case(case.name, seconds),
     }
 

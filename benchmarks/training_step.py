@@ -15,8 +15,8 @@ import jax
 import optax
 import options
 import pinning
-from harness import headline, measure, ratios, spread, table, write_json
-from workloads import Optimizer, Tree, builders, count, gpt2_small, one_leaf
+from harness import headline, measure, table, write_json
+from workloads import Optimizer, Tree, as_row, builders, gpt2_small, one_leaf
 
 import adamx
 
@@ -57,15 +57,7 @@ def timed(name: str, params: Tree, *, quick: bool) -> dict[str, Any]:
     print(name, file=sys.stderr)
     effort = {"budget_s": 0.3, "builds": 1} if quick else {"budget_s": 12.0}
     seconds = measure(builders(contenders(), params), **effort)
-    leaves, elements = count(params)
-    return {
-        "case": name,
-        "leaves": leaves,
-        "elements": elements,
-        "rounds": len(seconds[THEIRS]),
-        "milliseconds": {name: spread([1e3 * s for s in values]) for name, values in seconds.items()},
-        "ratio": ratios(seconds, THEIRS),
-    }
+    return as_row(name, params, seconds, THEIRS)
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -89,7 +81,8 @@ def main() -> None:
     bars = f"<= {BARS[FLOAT32]}, {BARS[HALF]}; small {SMALL}"
     print(
         table(
-            ["time over optax's", "ms optax", FLOOR, FLOAT32, HALF, BARE, GUARDED, bars], [cells(row) for row in rows]
+            ["time over optax's", "ms optax", FLOOR, FLOAT32, HALF, BARE, GUARDED, bars],
+            [cells(row) for row in rows],
         )
     )
     write_json(arguments.json, "training_step", {"rows": rows})

@@ -2,13 +2,13 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from harness import Builder, Contender
+from harness import Builder, Contender, ratios, spread
 
 Tree = Any
 Step = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
@@ -101,6 +101,19 @@ def count(params: Tree) -> tuple[int, int]:
     """How many leaves and how many elements."""
     leaves = jax.tree.leaves(params)
     return len(leaves), sum(leaf.size for leaf in leaves)
+
+
+def as_row(case: str, params: Tree, seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Any]:
+    """What was measured of a case, as it goes into a JSON file: medians, and ratios to a baseline."""
+    leaves, elements = count(params)
+    return {
+        "case": case,
+        "leaves": leaves,
+        "elements": elements,
+        "rounds": len(seconds[baseline]),
+        "milliseconds": {name: spread([1e3 * s for s in values]) for name, values in seconds.items()},
+        "ratio": ratios(seconds, baseline),
+    }
 
 
 def gradients_for(params: Tree) -> Tree:

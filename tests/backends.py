@@ -28,6 +28,11 @@ def composed(tx, **extra):
     return jax.jit(step)
 
 
+def stepped(tx, through="step"):
+    """One of the two ways to run a transformation: "step" or "update"."""
+    return jitted(tx) if through == "step" else composed(tx)
+
+
 def ulps(a, b, reference=0.0):
     """The largest difference of two arrays in units in the last place of the largest of both and a reference.
 

@@ -6,7 +6,7 @@ import pytest
 
 import adamx
 from adamx.accumulation import AccumulateState
-from tests.backends import jitted, needs_kernel
+from tests.backends import composed, jitted, needs_kernel
 
 SHAPES = {"dense/kernel": (100, 256), "dense/bias": (20_000,), "scale": ()}
 INT8 = dict.fromkeys(("mu_dtype", "nu_dtype"), adamx.storage.Int8(64, 0))
@@ -22,16 +22,6 @@ def tree(seed, dtype="float32"):
 def adamw(**storage):
     schedule = optax.linear_schedule(0.1, 0.0, 9)
     return adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(schedule, 0.5, 0.5, weight_decay=0.1, **storage))
-
-
-def composed(tx):
-    """The step by `update` and `apply_updates`."""
-
-    def step(params, state, gradients):
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return jax.jit(step)
 
 
 def run(step, tx, params, gradients):

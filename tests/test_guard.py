@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import adamx
+from tests.backends import stepped
 
 FAULTS = (np.nan, np.inf, -np.inf)
 HUGE = (1e20, 3e38, -3e38)
@@ -42,16 +43,7 @@ def storm(steps, seed=0):
         yield gradients, faulty
 
 
-@functools.cache
-def jitted(tx, through):
-    def by_update(params, state, gradients):
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    def by_step(params, state, gradients):
-        return adamx.step(tx, gradients, state, params)
-
-    return jax.jit(by_step if through == "step" else by_update)
+jitted = functools.cache(stepped)
 
 
 def run(tx, stream, through="step"):

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters
 from adamx.core.errors import check_empty, check_params, schedule_added, wrong_state
-from adamx.core.leaf import opposes
+from adamx.core.leaf import Term, behind_direction
 from adamx.core.rate import ScalarOrSchedule, check_schedule
 from adamx.core.state import increment
 from adamx.core.step import Update, Weights
 from adamx.core.work import Tail
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
-from adamx.trees import Tree, check_fits, map_leaves, result_dtype
+from adamx.trees import Tree, check_fits, map_leaves
 from adamx.variables import bare
 
 Mask = Tree | Callable[[Tree], Tree]
@@ -119,12 +119,7 @@ def _decay(
 
     def decayed_by(lam: Scalar) -> Callable[[jax.Array, jax.Array], tuple[jax.Array]]:
         def formula(u: jax.Array, p: jax.Array) -> tuple[jax.Array]:
-            dtype = result_dtype(u, p)
-            wide_u, wide_p = jnp.asarray(u, dtype), jnp.asarray(p, dtype)
-            added = numerics.as_scalar(lam, dtype) * wide_p
-            moved = wide_u + added
-            moved = jnp.where(opposes(added, wide_u), wide_u, moved) if cautious else moved
-            return (moved.astype(jnp.result_type(u)),)
+            return (behind_direction(Term(lam, cautious=cautious), u, p).astype(jnp.result_type(u)),)
 
         return formula
 

@@ -5,31 +5,20 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import adamx
 from adamx.spikes import SkipSpikesState
+from tests.backends import stepped
 
 CLIPPED = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(0.01))
 MESH = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
 
 
-def jitted(tx, through="step"):
-    def by_update(params, state, gradients):
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    def by_step(params, state, gradients):
-        return adamx.step(tx, gradients, state, params)
-
-    return jax.jit(by_step if through == "step" else by_update)
-
-
 def norms_in(tx, through="step"):
     """How many sums over all of a gradient are in the compiled program."""
     params = {"w": jnp.ones((300, 301))}
-    text = jitted(tx, through).lower(params, tx.init(params), params).compile().as_text()
+    text = stepped(tx, through).lower(params, tx.init(params), params).compile().as_text()
     return len(re.findall(r"(?:reduce|dot)\(\S*(?:\s\S+)*?\), dimensions=\{[01,]+\}", text)), text
 
 
@@ -59,7 +48,7 @@ def test_a_skipped_step_says_nothing_to_debug_nans(bad, inner):
     start, tx = jnp.ones(4), adamx.skip_spikes(inner, window=2)
     gradients, state = [start, start * 1.1, start * bad], tx.init(start)
     with jax.debug_nans(True), jax.debug_infs(True):
-        for step in (lambda p, s, g: adamx.step(tx, g, s, p), jitted(tx), jitted(tx, "update")):
+        for step in (lambda p, s, g: adamx.step(tx, g, s, p), stepped(tx), stepped(tx, "update")):
             params, after = start, state
             for g in gradients:
                 before, (params, after) = params, step(params, after, g)
@@ -91,7 +80,7 @@ def test_around_and_inside_of_other_wrappers(name):
     tx = BOTH[name](adamx.adamw(0.1))
     assert adamx.explain(tx, params).one_pass
     for through in ("step", "update"):
-        moved, state, step = params, tx.init(params), jitted(tx, through)
+        moved, state, step = params, tx.init(params), stepped(tx, through)
         for size in (1.0, 1.0, 1000.0, jnp.nan):
             before, (moved, state) = moved, step(moved, state, jax.tree.map(lambda p, s=size: p * s, params))
         for x, y in zip(*map(jax.tree.leaves, (moved, before)), strict=True):

@@ -48,7 +48,7 @@ def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
         return None
     block = block_of(form)
     gains = {INT8, DITHERED} & {form.mu[0], form.nu[0]}
-    if not gains or block is None or shape[-1:] == () or shape[-1] % block or block & (block - 1):
+    if not gains or block is None or shape[-1:] == () or shape[-1] % block:
         return None
     if platform not in GPUS and (block % LANES or math.prod(shape[-2:-1]) < FEW_ROWS):
         return None

@@ -14,9 +14,7 @@ from adamx import storage as storage
 from adamx.accumulation import accumulate as accumulate
 from adamx.clip import clip_by_global_norm as clip_by_global_norm
 from adamx.core.chain import chain as chain
-from adamx.core.composition import join as join
-from adamx.core.correction import bias_correction as bias_correction
-from adamx.core.correction import uncorrected as uncorrected
+from adamx.core.chain import join as join
 from adamx.core.decay import add_decayed_weights as add_decayed_weights
 from adamx.core.decay import decay_weights as decay_weights
 from adamx.core.message import Moments as Moments
@@ -25,7 +23,9 @@ from adamx.core.moments import scale_by_moments as scale_by_moments
 from adamx.core.rate import scale_by_lr as scale_by_lr
 from adamx.core.relative_decay import relative_decay as relative_decay
 from adamx.core.stages import between as between
+from adamx.core.stages import bias_correction as bias_correction
 from adamx.core.stages import quotient as quotient
+from adamx.core.stages import uncorrected as uncorrected
 from adamx.core.state import MomentsState as MomentsState
 from adamx.deprecated import fused_adam as fused_adam
 from adamx.deprecated import fused_adamw as fused_adamw

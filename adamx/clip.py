@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters, numerics
-from adamx.core.composition import no_state
 from adamx.core.errors import check_empty
+from adamx.core.stages import no_state
 from adamx.core.step import Update
 from adamx.hyperparameters import names_hints
 from adamx.norm import global_norm

@@ -25,8 +25,8 @@ UNROLLED = range(30, 36)
 @functools.lru_cache(maxsize=1024)
 def compute_dtype(*dtypes: DTypeLike) -> jnp.dtype:
     """The precision in which arrays of the given dtypes are averaged: float32, or wider where one of them is wider."""
-    wide = any(jnp.finfo(d).bits == 64 for d in dtypes)
-    if any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
+    wide = 64 in [jnp.finfo(d).bits for d in dtypes]
+    if True in [jnp.issubdtype(d, jnp.complexfloating) for d in dtypes]:
         return jnp.dtype(jnp.complex128 if wide else jnp.complex64)
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
@@ -190,6 +190,7 @@ def clamp(x: jax.Array, limit: Scalar) -> jax.Array:
     return jnp.where(low < -limit, -limit, low)
 
 
+@functools.lru_cache
 def _first_moment_limit(dtype: DTypeLike) -> float:
     return 2.0 ** (jnp.finfo(dtype).maxexp // 2 + 1)
 
@@ -203,9 +204,7 @@ def saturate_second_moment(v: jax.Array, largest: float) -> jax.Array:
     unrolling, the select itself decides which product is contracted: there a branch keeps it out of the loop.
     """
     overflows = v > largest
-
-    def saturated(v: jax.Array) -> jax.Array:
-        return jnp.where(overflows, largest, v)
+    saturated = functools.partial(jnp.where, overflows, largest)
 
     def unchanged(v: jax.Array) -> jax.Array:
         return v
@@ -217,13 +216,11 @@ def saturate_second_moment(v: jax.Array, largest: float) -> jax.Array:
 
 @jax.custom_jvp
 def _root(x: jax.Array) -> jax.Array:
+    """`√x`, whose derivative at 0 is taken as 0 instead of infinite, so that the update has a finite gradient."""
     return jnp.sqrt(x)
 
 
-@compiled
-def root(x: jax.Array) -> jax.Array:
-    """`√x`, whose derivative at 0 is taken as 0 instead of infinite, so that the update has a finite gradient."""
-    return _root(x)
+root = compiled(_root)
 
 
 @_root.defjvp

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters
-from adamx.core.composition import no_state
 from adamx.core.decay import INJECTED
 from adamx.core.errors import check_empty
-from adamx.core.leaf import scaled
+from adamx.core.leaf import Term, scaled
+from adamx.core.stages import no_state
 from adamx.core.step import Update, Weights
 from adamx.core.work import Tail
 from adamx.numerics import Scalar
@@ -148,7 +148,8 @@ def scale_by_path(factors: Mapping[str, Scalar]) -> optax.GradientTransformation
         check_empty(state)
         check_all_match("scale_by_path", patterns, weights.params)
         paths = [path for path, _ in flatten_with_path(weights.params)[0]]
-        which = tuple(first_match(patterns, path_name(path)) for path in paths)
-        return Tail(scales=tuple(numbers), which=which), state
+        found = [first_match(patterns, path_name(path)) for path in paths]
+        which = tuple(len(numbers) if number is None else number for number in found)
+        return Tail((*[Term(scale=f) for f in numbers], Term()), which), state
 
     return optax.GradientTransformationExtraArgs(no_state, Update(update, tail=tail))

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from adamx.differences import FILTER, first_difference, is_object, path_name
 from adamx.numerics import compute_dtype
 from adamx.variables import bare, flatten_with_path, has_variables, holds_leaf, is_variable, put_back
 
@@ -16,18 +18,9 @@ Tree = Any
 """A tree of arrays, in any container that JAX knows."""
 
 
-def path_name(path: Sequence[Any]) -> str:
-    """A leaf's path as people write it, "encoder/layer_0/bias"; the root is "the tree itself"."""
-    return jax.tree_util.keystr(tuple(path), simple=True, separator="/") or "the tree itself"
-
-
 def named_leaves(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """The leaves of a tree by the names of their paths, in the order of the tree."""
     return {path_name(path): leaf for path, leaf in flatten_with_path(tree, is_leaf)[0]}
-
-
-FILTER = "of an Equinox model pass eqx.filter(model, eqx.is_inexact_array) to init and update"
-"""What helps against leaves that are functions or strings."""
 
 
 def _no_number(what: str, path: Sequence[Any], leaf: Any) -> TypeError:
@@ -40,22 +33,17 @@ def _no_number(what: str, path: Sequence[Any], leaf: Any) -> TypeError:
             "jax.grad(..., allow_int=True) gives float0 to an integer parameter: put jnp.zeros_like(parameter) in its "
             "place and leave the leaf out with optax.masked, or differentiate by the floating parameters alone"
         )
-    elif _is_object(leaf):
+    elif is_object(leaf):
         way_out += f"; {FILTER}"
     return TypeError(
         f"{what} at {path_name(path)} must be an array of real or complex floating numbers, got {came}. {way_out}"
     )
 
 
-def _is_object(leaf: Any) -> bool:
-    """Whether a leaf is neither an array nor a number."""
-    return not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex)
-
-
 def check_arrays(what: str, tree: Tree) -> None:
     """Raises a TypeError with the path of the first leaf that is neither an array nor a number."""
     for path, leaf in flatten_with_path(tree)[0]:
-        if _is_object(leaf):
+        if is_object(leaf):
             raise _no_number(what, path, leaf)
 
 
@@ -71,54 +59,14 @@ def leaf_dtype(what: str, path: Sequence[Any], leaf: Any) -> jnp.dtype:
     return jnp.dtype(jax.dtypes.canonicalize_dtype(dtype))
 
 
-def _children(tree: Any) -> dict[str, tuple[Any, Any]] | None:
-    """A node's children by printed key, each with its key; None for a leaf."""
-
-    def below_root(node: Any) -> bool:
-        return node is not tree
-
-    found, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=below_root)
-    if len(found) == 1 and not found[0][0]:
-        return None
-    return {path_name(path): (path, child) for path, child in found}
-
-
-def first_difference(expected: Tree, got: Tree, path: tuple[Any, ...] = ()) -> str | None:
-    """Where two trees part, in words; None if they have one structure."""
-    left, right = _children(expected), _children(got)
-    where = path_name(path)
-    if left is None or right is None:
-        return None if left is right else f"at {where} expected {_kind(expected)}, got {_kind(got)}"
-    if type(expected) is not type(got):
-        return f"at {where} expected {_kind(expected)}, got {_kind(got)}"
-    for word, keys in (("missing", left.keys() - right.keys()), ("unexpected", right.keys() - left.keys())):
-        if keys:
-            key, _ = (left | right)[sorted(keys)[0]]
-            return f"{word} {path_name((*path, *key))}"
-    for name, (key, child) in left.items():
-        difference = first_difference(child, right[name][1], (*path, *key))
-        if difference:
-            return difference
-    ours, theirs = jax.tree.structure(expected), jax.tree.structure(got)
-    return None if ours == theirs else f"at {where} expected {ours}, got {theirs}"
-
-
-def _kind(node: Any) -> str:
-    if node is None or not jax.tree_util.all_leaves([node]):
-        return "None" if node is None else type(node).__name__
-    if _is_object(node):
-        return f"{node!r} ({FILTER})"
-    return f"an array of shape {tuple(getattr(node, 'shape', ()))}"
-
-
 @functools.lru_cache(maxsize=1024)
 def _is_inexact(dtype: Any) -> bool:
-    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def check_leaves(what: str, tree: Tree) -> None:
     """Raises a TypeError with the path of the first leaf that is no floating or complex array or Python float."""
-    if all(map(_is_inexact, {getattr(leaf, "dtype", None) for leaf in jax.tree.leaves(tree)})):
+    if _all_have(jax.tree.leaves(tree), _is_inexact):
         return  # paths cost more than all else here
     for path, leaf in flatten_with_path(tree)[0]:
         leaf_dtype(what, path, leaf)
@@ -169,23 +117,41 @@ def fits(tree: Tree, expected: Tree) -> bool:
     (leaves, treedef), (others, structure) = jax.tree.flatten(tree), jax.tree.flatten(expected)
     if treedef != structure:
         return False
-    same = all(getattr(x, "shape", None) == getattr(y, "shape", ()) for x, y in zip(leaves, others, strict=True))
-    return same and all(map(_is_real, {getattr(leaf, "dtype", None) for leaf in (*leaves, *others)}))
+    return _all_have(leaves + others, _is_real) and list(map(_shape, leaves)) == list(map(_shape, others))
+
+
+_shape, _dtype = attrgetter("shape"), attrgetter("dtype")
+
+
+def _all_have(leaves: Sequence[Any], kind: Callable[[Any], bool]) -> bool:
+    """Whether all leaves are arrays of a kind of dtype."""
+    try:
+        return all(map(kind, set(map(_dtype, leaves))))
+    except AttributeError:
+        return False
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_real(dtype: Any) -> bool:
-    return dtype is not None and jnp.issubdtype(dtype, jnp.floating)
+    return jnp.issubdtype(dtype, jnp.floating)
 
 
 def result_dtype(*leaves: Any) -> jnp.dtype:
     """The compute precision of arrays that meet in one formula."""
-    return compute_dtype(*(jnp.result_type(leaf) for leaf in leaves))
+    return compute_dtype(*map(jnp.result_type, leaves))
 
 
 def staged() -> bool:
     """Whether operations are being recorded into a program (jit, scan, eval_shape) instead of run one by one."""
     return isinstance(jnp.zeros(()), Tracer)
+
+
+def _recorded(leaves: Sequence[Any]) -> bool:
+    """Whether arrays are those of a program: outside of one no leaf is traced, which is quicker to see."""
+    for leaf in leaves:
+        if isinstance(leaf, Tracer):
+            return staged()
+    return False
 
 
 def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree, *rest: Tree) -> tuple[Tree, ...]:
@@ -196,12 +162,9 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
     """
     variables = has_variables(jax.tree.structure(tree))
     leaves, treedef = jax.tree.flatten(tree, is_leaf=holds_leaf if variables else None)
-    columns = [leaves, *[treedef.flatten_up_to(other) for other in rest]]
-    # Outside of a program no leaf is traced, which is quicker to see than that none is recorded.
-    traced = any(isinstance(leaf, Tracer) for leaf in leaves) and staged()
-    on_arrays = jax.jit(formula) if traced else formula
+    on_arrays = jax.jit(formula) if _recorded(leaves) else formula
     on_leaf = functools.partial(_inside, on_arrays) if variables else on_arrays
-    rows = [on_leaf(*row) for row in zip(*columns, strict=True)]
+    rows = map(on_leaf, leaves, *map(treedef.flatten_up_to, rest))
     found = list(zip(*rows, strict=True)) or [()] * outputs
     return tuple(map(treedef.unflatten, found))
 

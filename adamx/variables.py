@@ -34,8 +34,10 @@ def _open(variable: Any) -> tuple[Any, Any]:
 @functools.lru_cache(maxsize=1024)
 def has_variables(treedef: Any) -> bool:
     """Whether there are variables in trees of a structure."""
-    found = jax.tree.leaves(treedef.unflatten([0] * treedef.num_leaves), is_leaf=is_variable)
-    return any(is_variable(node) for node in found)
+    nodes = [treedef]
+    for node in nodes:
+        nodes += node.children()
+    return any(map(_inherits, {node.node_data()[0] for node in nodes if node.node_data()}))
 
 
 def holds_leaf(node: Any) -> bool:

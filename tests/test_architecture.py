@@ -13,6 +13,7 @@ LAYERS = {
     "variables": 0,
     "patterns": 0,
     "shards": 0,
+    "differences": 0,
     "trees": 0,
     "finite": 0,
     "norm": 0,
@@ -43,10 +44,22 @@ LAYERS = {
     "flax": 5,
 }
 # Inside layer 0 the order is this one, from the formulas up.
-BASE = ["numerics", "hyperparameters", "shards", "variables", "trees", "finite", "norm", "patterns", "storage"]
+BASE = [
+    "numerics",
+    "hyperparameters",
+    "shards",
+    "variables",
+    "differences",
+    "trees",
+    "finite",
+    "norm",
+    "patterns",
+    "storage",
+]
 PROGRAMS = ["adamx", "tests", "examples", "benchmarks"]
 # Tests of the whole, which no single source file stands for.
 WHOLE = {
+    "test_chain_updates",
     "test_checkpoints",
     "test_architecture",
     "test_public_api",

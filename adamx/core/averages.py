@@ -78,7 +78,12 @@ class Averages:
     @functools.cached_property
     def dithered(self) -> bool:
         """Whether a moment is."""
-        return self.mu_codec.dithered or self.nu_codec.dithered
+        return any(self.dithers)
+
+    @functools.cached_property
+    def dithers(self) -> tuple[bool, bool]:
+        """Whether m is dithered, and v."""
+        return self.mu_codec.dithered, self.nu_codec.dithered
 
     @functools.cached_property
     def dithers_sum(self) -> bool:
@@ -121,8 +126,9 @@ class Averages:
         self, m: jax.Array, v: jax.Array, mu: Stored, nu: Stored, bits: jax.Array | None
     ) -> tuple[Stored, Stored]:
         """The moments as they are kept, in the types of those before."""
-        mu_bits = None if bits is None or not self.mu_codec.dithered else lower_half(bits)
-        nu_bits = bits if self.nu_codec.dithered else None
+        of_m, of_v = self.dithers
+        mu_bits = None if bits is None or not of_m else lower_half(bits)
+        nu_bits = bits if of_v else None
         return self.mu_codec.encode(m, mu, mu_bits, square=False), self.nu_codec.encode(v, nu, nu_bits, square=True)
 
     def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Thresholds | None = None) -> tuple[Any, ...]:
@@ -167,7 +173,8 @@ def check_storage(averages: Averages, nu: Tree) -> None:
         return
     in_blocks = codec.resolution(True) is not None
     narrow = codec.dtype is not None and is_half(codec.dtype) and not in_blocks
-    if not in_blocks and all(is_half(x.dtype) == narrow for x in jax.tree.leaves(nu) if hasattr(x, "dtype")):
+    dtypes = {getattr(x, "dtype", None) for x in jax.tree.leaves(nu)} - {None}
+    if not in_blocks and set(map(is_half, dtypes)) <= {narrow}:
         return
     for path, stored in flatten_with_path(nu, is_quantized)[0]:
         if not is_quantized(stored) and (

@@ -39,5 +39,5 @@ def no_updates(shapes: Tree) -> Tree:
 
 def no_step(weights: Weights, told: Pass) -> Weights:
     """The weights in the place of those after a step; what stands behind the optimizer still acts on them."""
-    decays = any(any(tail.decays) for tail in told.tails)
+    decays = any(term.decay is not None for tail in told.tails for term in tail.terms)
     return landed(weights, no_updates(weights.wide()), told) if decays else weights

@@ -155,9 +155,9 @@ def _decay(
     def tail(state: Any, weights: Weights) -> tuple[Tail, optax.OptState]:
         inner = state if mask is None else _checked(state).inner_state
         lam, after = advance(inner)
-        nowhere = isinstance(lam, float) and lam == 0.0
-        decays = () if nowhere else _decaying(mask, weights)
-        return Tail(decay=lam, decays=decays, cautious=cautious), after if mask is None else optax.MaskedState(after)
+        zero = isinstance(lam, float) and lam == 0.0
+        terms = Term() if zero else Term(lam, cautious=cautious), Term()
+        return Tail(terms, _which(mask, weights)), after if mask is None else optax.MaskedState(after)
 
     if mask is None:
         return optax.GradientTransformationExtraArgs(init, Update(update, tail=tail))
@@ -166,15 +166,15 @@ def _decay(
     return masked._replace(update=Update(masked.update, tail=tail))
 
 
-def _decaying(mask: Mask | None, weights: Weights) -> tuple[bool, ...]:
-    """Which leaves of the parameters decay, in their order."""
+def _which(mask: Mask | None, weights: Weights) -> tuple[int, ...]:
+    """For each leaf of the parameters 0 if it decays, else 1."""
     params = weights.params
     if mask is None:
-        return (True,) * len(jax.tree.leaves(params))
+        return (0,) * len(jax.tree.leaves(params))
     answers = bare(mask(weights.wide()) if callable(mask) else mask)
 
-    def everywhere(decays: Any, below: Tree) -> list[bool]:
-        return [bool(decays)] * len(jax.tree.leaves(below))
+    def everywhere(decays: Any, below: Tree) -> list[int]:
+        return [0 if decays else 1] * len(jax.tree.leaves(below))
 
     return tuple(jax.tree.leaves(jax.tree.map(everywhere, answers, params)))
 

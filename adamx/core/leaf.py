@@ -85,10 +85,11 @@ class Rule:
 
     def with_numbers(self, numbers: Numbers) -> tuple[Averages, Scalar, Scalar]:
         """The averages and ε with the numbers of the step in the place of what is not known; and β1."""
-        known: Any = self.averages
-        b1, b2 = (numbers.b1 if known.b1 is None else known.b1), (numbers.b2 if known.b2 is None else known.b2)
-        eps = numbers.eps if self.eps is None else self.eps
-        return known.replace(b1=b1, b2=b2), eps, b1
+        averages: Any = self.averages
+        for name in ("b1", "b2"):
+            if getattr(averages, name) is None:
+                averages = averages.replace(**{name: getattr(numbers, name)})
+        return averages, numbers.eps if self.eps is None else self.eps, averages.b1
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["decay", "scale"], meta_fields=["cautious"])
@@ -136,14 +137,14 @@ def step_leaf(
 def direction(rule: Rule, numbers: Numbers, m: jax.Array, v: jax.Array, g: Any, b1: Scalar, eps: Scalar) -> jax.Array:
     """Lines 9 to 11 of Algorithm 1, without the α; with Nesterov's momentum in the place of line 9."""
     real = numerics.real_dtype(m.dtype)
-    weight1, weight2, following = (w.astype(real) for w in (numbers.weight1, numbers.weight2, numbers.weight1_next))
-    b1, eps, eps_root = (numerics.as_scalar(x, real) for x in (b1, eps, numbers.eps_root))
-    m_hat = (
-        numerics.divide(m, weight1)
-        if not rule.nesterov
-        else numerics.look_ahead(b1, numerics.divide(m, following), numerics.divide(jnp.asarray(g, m.dtype), weight1))
-    )
-    return numerics.direction(m_hat, v / weight2, eps, eps_root)
+    weight1, weight2, eps_root = numbers.weight1.astype(real), numbers.weight2.astype(real), numbers.eps_root
+    if rule.nesterov:
+        m_next = numerics.divide(m, numbers.weight1_next.astype(real))
+        g_now = numerics.divide(jnp.asarray(g, m.dtype), weight1)
+        m_hat = numerics.look_ahead(numerics.as_scalar(b1, real), m_next, g_now)
+    else:
+        m_hat = numerics.divide(m, weight1)
+    return numerics.direction(m_hat, v / weight2, numerics.as_scalar(eps, real), eps_root.astype(real))
 
 
 def scaled(factor: Scalar, x: Any) -> jax.Array:

@@ -43,8 +43,7 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
             places=tuple(range(len(found))) if told.places is None else told.places,
         )
         columns = zip(*told.execute(work), strict=True) if work.leaves else [()] * len(Leaf._fields)
-        treedef = jax.tree.structure(weights.params)
-        _, params, remainder, mu, nu = (treedef.unflatten(column) for column in columns)
+        _, params, remainder, mu, nu = map(jax.tree.structure(weights.params).unflatten, columns)
         moved = weights.replace(params=params, remainder=None if weights.remainder is None else remainder)
         return moved, MomentsState(count, mu, nu)
 
@@ -74,8 +73,8 @@ def _leaves(gradients: Tree, weights: Weights, before: MomentsState) -> tuple[Le
     columns = [treedef.flatten_up_to(tree) for tree in (gradients, before.mu, before.nu)]
     remainder = weights.remainder
     behind = [None] * len(params) if remainder is None else treedef.flatten_up_to(remainder)
-    arrays = zip(params, behind, *columns, strict=True)
-    return tuple(Leaf(*jax.tree.map(jnp.asarray, (g, p, r, mu, nu))) for p, r, g, mu, nu in arrays)
+    gradients, mu, nu = columns
+    return jax.tree.map(jnp.asarray, tuple(map(Leaf, gradients, params, behind, mu, nu)))
 
 
 def _offsets(params: Tree, told: Pass) -> tuple[tuple[Any, ...], ...] | None:
@@ -90,7 +89,7 @@ def _salts(weights: Weights, averages: Averages) -> tuple[tuple[int, int], ...]:
     found, _ = flatten_with_path(weights.params)
     if not (averages.draws or weights.count is not None):
         return ((0, 0),) * len(found)
-    names = (path_name(path) for path, _ in found)
+    names = [path_name(path) for path, _ in found]
     return tuple(
-        (int(leaf_salt(n, MOMENTS, averages.seeds)), int(leaf_salt(n, PARAMETER, (weights.seed,)))) for n in names
+        [(int(leaf_salt(n, MOMENTS, averages.seeds)), int(leaf_salt(n, PARAMETER, (weights.seed,)))) for n in names]
     )

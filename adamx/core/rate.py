@@ -1,5 +1,6 @@
 """Stage 3, the α of line 11 in Algorithm 1."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -9,8 +10,9 @@ import numpy as np
 import optax
 from optax import ScalarOrSchedule
 
-from adamx import hyperparameters, numerics
+from adamx import hyperparameters
 from adamx.core.errors import check_empty, schedule_added, wrong_state
+from adamx.core.leaf import Term, scaled
 from adamx.core.state import increment
 from adamx.core.step import Update, Weights
 from adamx.core.work import Tail
@@ -51,6 +53,11 @@ def check_schedule(name: str, schedule: Callable[[Any], Any]) -> None:
     hyperparameters.nonnegative(f"the value of the {label}", value)
 
 
+def _scaled(factor: Scalar, u: Any) -> tuple[jax.Array]:
+    """Line 11: in float32 or wider, back in the dtype that came."""
+    return (scaled(factor, u).astype(jnp.result_type(u)),)
+
+
 @names_hints
 def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     """Multiplies by the negative learning rate, `-α_t u_t`.
@@ -78,14 +85,6 @@ def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation
     """
     rate = _check_rate(learning_rate)
 
-    def scaled_by(alpha: Scalar) -> Callable[[jax.Array], tuple[jax.Array]]:
-        def formula(u: jax.Array) -> tuple[jax.Array]:
-            dtype = jnp.result_type(u)
-            wide = numerics.to_dtype(u, numerics.compute_dtype(dtype))
-            return (numerics.to_dtype(numerics.as_scalar(-alpha, wide.dtype) * wide, dtype),)  # line 11
-
-        return formula
-
     def init(params: optax.Params) -> optax.OptState:
         if not callable(rate):
             return optax.EmptyState()
@@ -107,10 +106,10 @@ def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformation
     ) -> tuple[optax.Updates, optax.OptState]:
         check_leaves("update", updates)
         alpha, state = advance(state)
-        return map_leaves(scaled_by(alpha), 1, updates)[0], state
+        return map_leaves(functools.partial(_scaled, -alpha), 1, updates)[0], state
 
     def tail(state: Any, weights: Weights) -> tuple[Tail, optax.OptState]:
         alpha, state = advance(state)
-        return Tail(scales=(-1 * alpha,), which=(0,) * len(jax.tree.leaves(weights.params))), state
+        return Tail((Term(scale=-1 * alpha),), (0,) * len(jax.tree.leaves(weights.params))), state
 
     return optax.GradientTransformationExtraArgs(init, Update(update, tail=tail))

@@ -1,4 +1,4 @@
-"""A stage from a function: between the averages and the quotient, or the quotient itself."""
+"""What stands behind stage 1: stages that change the moments, and stage 2, lines 9 to 11 of Algorithm 1 without α."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import numerics
-from adamx.core.composition import no_state
+from adamx import hyperparameters, numerics
 from adamx.core.message import Message, Moments, check_message
+from adamx.hyperparameters import names_hints
+from adamx.numerics import Scalar
 from adamx.trees import map_leaves
+
+
+def no_state(params: optax.Params) -> optax.OptState:
+    """The init of a stage that keeps nothing."""
+    return optax.EmptyState()
 
 
 def between(
@@ -45,15 +51,11 @@ def between(
     return optax.GradientTransformationExtraArgs(no_state, update)
 
 
-def _nothing(moments: Any) -> tuple[()]:
-    return ()
-
-
 def quotient(
     name: str,
     formula: Callable[..., jax.Array],
     kind: type[Message] = Moments,
-    given: Callable[[Any], tuple[Any, ...]] = _nothing,
+    given: Callable[[Any], tuple[Any, ...]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """A stage 2, from a formula on the arrays of one leaf.
 
@@ -61,7 +63,7 @@ def quotient(
         name: how the stage is called, for the errors: `"bias_correction()"`.
         formula: from m̂ and v̂ of a leaf, in compute precision, to the direction u.
         kind: the message that it divides.
-        given: from the message to what the formula takes besides, for all leaves.
+        given: from the message to what the formula takes besides, for all leaves; None: nothing.
 
     Returns:
         A stateless transformation from the message to the direction, a tree of the parameters' shapes in the dtype of
@@ -82,11 +84,11 @@ def quotient(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         moments = check_message(name, updates, kind)
-        rest = given(moments)
+        rest = () if given is None else given(moments)
 
         def direction(m_hat: jax.Array, v_hat: jax.Array, g: jax.Array) -> tuple[jax.Array]:
             u = formula(m_hat, v_hat, *rest)
-            return (numerics.to_dtype(u, update_dtype(g, u)),)
+            return (u.astype(update_dtype(g, u)),)
 
         return map_leaves(direction, 1, moments.m_hat(), moments.v_hat(), moments.gradients)[0], state  # lines 9 to 11
 
@@ -99,3 +101,65 @@ def update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
     if jnp.finfo(dtype).bits < 16 or jnp.iscomplexobj(direction) != jnp.issubdtype(dtype, jnp.complexfloating):
         return direction.dtype
     return dtype
+
+
+@names_hints
+def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
+    """Divides both moments by the weight they have seen, and the first by the root of the second.
+
+    `m̂_t = m_t / (1-β1^t)`, `v̂_t = v_t / (1-β2^t)`, `u_t = m̂_t / (√(v̂_t + ε_root) + ε)`.
+
+    Kingma & Ba (2015), Algorithm 1, lines 9 to 11. The weights come with the `Moments`.
+
+    Args:
+        eps: ε >= 0, in units of the gradient. With ε = 0 a gradient that was always 0 gives 0.
+        eps_root: ε_root >= 0, in units of the squared gradient.
+
+    Returns:
+        A stateless transformation from `Moments` to the direction u, a tree of the parameters' shapes in the dtype of
+        the gradients (float32 for float8 gradients).
+
+    Raises:
+        ValueError: eps or eps_root negative, infinite, NaN or not a scalar.
+        TypeError: eps or eps_root not a number; at update, anything but `Moments`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(b1=0.2), adamx.bias_correction(eps=0.0))
+        >>> direction, _ = tx.update(jnp.array([10.0, 0.0]), tx.init(jnp.zeros(2)))
+        >>> direction.round(2)
+        Array([1., 0.], dtype=float32)
+    """
+    eps = hyperparameters.nonnegative("eps", eps)
+    eps_root = hyperparameters.nonnegative("eps_root", eps_root)
+
+    def formula(m_hat: jax.Array, v_hat: jax.Array) -> jax.Array:
+        dtype = v_hat.dtype
+        return numerics.direction(m_hat, v_hat, numerics.as_scalar(eps, dtype), numerics.as_scalar(eps_root, dtype))
+
+    return quotient("bias_correction()", formula)
+
+
+@names_hints
+def uncorrected(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
+    """The quotient without the correction, `u_t = m_t / (√(v_t + ε_root) + ε)`: for ablations.
+
+    Its first steps are wrong by `(1-β1)/√(1-β2)`, 3.2 at the defaults and 100 at β2 = 0.999999 (Kingma & Ba, section
+    6.4). Arguments, state and errors are those of `bias_correction`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, adamx
+        >>> tx = optax.chain(adamx.scale_by_moments(), adamx.uncorrected())
+        >>> direction, _ = tx.update(jnp.array([10.0]), tx.init(jnp.zeros(1)))
+        >>> direction.round(2)
+        Array([3.1599998], dtype=float32)
+    """
+    corrected = bias_correction(eps, eps_root)
+
+    def update(
+        updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        moments = check_message("uncorrected()", updates)
+        return corrected.update(moments.replace(m_hat=moments.mu, v_hat=moments.nu), state, params)
+
+    return optax.GradientTransformationExtraArgs(no_state, update)

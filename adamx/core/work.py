@@ -2,55 +2,60 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from adamx.core.leaf import Leaf, Numbers, Rule, Term, step_leaf
-from adamx.numerics import Scalar
 from adamx.storage.dither import Walk
 from adamx.trees import staged
 
 NOWHERE, EVERYWHERE, CAUTIOUSLY = range(3)
 """How a leaf decays: not at all, in all elements, or in those where that does not oppose the update."""
 
+T = TypeVar("T")
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["decay", "scales"],
-    meta_fields=["decays", "which", "cautious"],
-)
+
+def decays(terms: Sequence[Term]) -> int:
+    """How a leaf with these terms decays: NOWHERE, EVERYWHERE or CAUTIOUSLY."""
+    found = NOWHERE
+    for term in terms:
+        if term.decay is not None:
+            found = max(found, CAUTIOUSLY if term.cautious else EVERYWHERE)
+    return found
+
+
+def folds(terms: Sequence[Term]) -> bool:
+    """Whether one multiple of the direction and one of the weight say all that terms do."""
+    return decays(terms) != CAUTIOUSLY or len([term for term in terms if term.decay is not None]) == 1
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["terms"], meta_fields=["which"])
 @dataclasses.dataclass(frozen=True)
 class Tail:
-    """What a stage behind the direction does to it, leaf by leaf in the order of the parameters.
+    """What a stage behind the direction does to it.
 
     Attributes:
-        decay: λ of weight decay.
-        decays: whether it is added, for each leaf; empty: nowhere.
-        scales: factors: minus the learning rate, or those of groups.
-        which: the number in `scales` of the factor of each leaf, or None; empty: no leaf has one.
-        cautious: whether elements where the decay and the update differ in sign do not decay.
+        terms: to leaves of each kind: those that decay and those that do not, groups with factors of their own.
+        which: the number in `terms` of each leaf, in the order of the parameters.
     """
 
-    decay: Scalar = 0.0
-    decays: tuple[bool, ...] = ()
-    scales: tuple[Scalar, ...] = ()
-    which: tuple[int | None, ...] = ()
-    cautious: bool = False
+    terms: tuple[Term, ...]
+    which: tuple[int, ...]
 
     def on(self, i: int) -> Term:
         """What it does to leaf i."""
-        number = self.which[i] if self.which else None
-        decays = bool(self.decays) and self.decays[i]
-        scale = None if number is None else self.scales[number]
-        return Term(self.decay, scale, self.cautious) if decays else Term(scale=scale)
+        return self.terms[self.which[i]]
 
     def take(self, numbers: Sequence[int]) -> "Tail":
         """What it does to some leaves."""
-        decays, which = ([column[i] for i in numbers] if column else () for column in (self.decays, self.which))
-        return dataclasses.replace(self, decays=tuple(decays), which=tuple(which))
+        return Tail(self.terms, _some(self.which, numbers))
+
+
+def _some(column: tuple[T, ...], numbers: Sequence[int]) -> tuple[T, ...]:
+    return tuple(map(column.__getitem__, numbers))
 
 
 @functools.partial(
@@ -88,25 +93,29 @@ class Work:
 
     def terms(self, i: int) -> tuple[Term, ...]:
         """What stands behind the direction of leaf i."""
-        return tuple(tail.on(i) for tail in self.tails)
+        return tuple([tail.terms[tail.which[i]] for tail in self.tails])
 
-    def decays(self, i: int) -> int:
-        """How leaf i decays: NOWHERE, EVERYWHERE or CAUTIOUSLY."""
-        decaying = [term for term in self.terms(i) if term.decay is not None]
-        return NOWHERE if not decaying else CAUTIOUSLY if any(term.cautious for term in decaying) else EVERYWHERE
+    def kinds(self) -> tuple[list[tuple[Term, ...]], list[int]]:
+        """The terms of leaves of each kind, and the kind of each leaf."""
+        keys = list(zip(*[tail.which for tail in self.tails], strict=True)) if self.tails else [()] * len(self.leaves)
+        distinct = list(dict.fromkeys(keys))
+        numbers = dict(zip(distinct, range(len(distinct)), strict=True))
+        terms = [tuple([t.terms[n] for t, n in zip(self.tails, key, strict=True)]) for key in distinct]
+        return terms, list(map(numbers.__getitem__, keys))
 
-    def folds(self, i: int) -> bool:
-        """Whether one multiple of the direction of leaf i and one of its weight say all that stands behind it."""
-        return self.decays(i) != CAUTIOUSLY or sum(term.decay is not None for term in self.terms(i)) == 1
+    def each(self, say: Callable[[tuple[Term, ...]], T]) -> list[T]:
+        """What a function says of the terms of each leaf."""
+        terms, which = self.kinds()
+        return list(map(list(map(say, terms)).__getitem__, which))
 
     def take(self, numbers: list[int]) -> "Work":
         """The work on some leaves."""
         return self.replace(
-            leaves=tuple(self.leaves[i] for i in numbers),
-            tails=tuple(tail.take(numbers) for tail in self.tails),
-            places=tuple(self.places[i] for i in numbers),
-            offsets=None if self.offsets is None else tuple(self.offsets[i] for i in numbers),
-            salts=tuple(self.salts[i] for i in numbers),
+            leaves=_some(self.leaves, numbers),
+            tails=tuple([tail.take(numbers) for tail in self.tails]),
+            places=_some(self.places, numbers),
+            offsets=None if self.offsets is None else _some(self.offsets, numbers),
+            salts=_some(self.salts, numbers),
         )
 
 
@@ -120,9 +129,7 @@ def by_xla(work: Work) -> tuple[Leaf, ...]:
     numbers, found = work.numbers, []
     for i, leaf in enumerate(work.leaves):
         offset = None if work.offsets is None else work.offsets[i]
-        clocks = numbers.moments_step, numbers.params_step
-        of_moments, of_param = (
-            Walk(np.uint32(salt), clock, offset) for salt, clock in zip(work.salts[i], clocks, strict=True)
-        )
+        of_moments = Walk(np.uint32(work.salts[i][0]), numbers.moments_step, offset)
+        of_param = Walk(np.uint32(work.salts[i][1]), numbers.params_step, offset)
         found.append(one(numbers, leaf, work.terms(i), of_moments, of_param))
     return tuple(found)

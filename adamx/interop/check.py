@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamx.differences import first_difference
 from adamx.interop.moments import by_path
 from adamx.storage import Quantized
-from adamx.trees import Tree, first_difference
+from adamx.trees import Tree
 from adamx.variables import bare
 
 SHOWN = 8

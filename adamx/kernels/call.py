@@ -27,26 +27,27 @@ def call_native(form: Form, work: Work, step: OfStep) -> tuple[Leaf, ...]:
     operands: list[Any] = [*scalars(work, step)]
     outputs: list[Any] = []
     aliases: dict[int, int] = {}
-    for leaf in work.leaves:
+    arrays = list(map(arrays_of, work.leaves))
+    for leaf, column in zip(work.leaves, arrays, strict=True):
         operands.append(leaf.gradient)
-        for array in arrays_of(leaf):
+        for array in column:
             aliases[len(operands)] = len(outputs)
             operands.append(array)
             outputs.append(jax.ShapeDtypeStruct(jnp.shape(array), jnp.result_type(array)))
-    attributes = {"weights": form.weights}
-    for name, (storage, block) in {"mu": form.mu, "nu": form.nu}.items():
-        attributes |= {f"{name}_storage": storage, f"{name}_block": block}
     averages = work.rule.averages
-    precise1, precise2 = (averages.precise and float(b) >= 0.5 for b in (averages.b1, averages.b2))
-    flags = {"nesterov": work.rule.nesterov, "precise1": precise1, "precise2": precise2}
-    kernel = jax.ffi.ffi_call(TARGET, outputs, input_output_aliases=aliases)
-    stepped = iter(kernel(*operands, **{name: np.int64(value) for name, value in attributes.items()}, **flags))
-
-    def after(leaf: Leaf) -> Leaf:
-        changed = (leaf.param, leaf.remainder, leaf.mu, leaf.nu)
-        return Leaf(None, *jax.tree.unflatten(jax.tree.structure(changed), [next(stepped) for _ in arrays_of(leaf)]))
-
-    return tuple(after(leaf) for leaf in work.leaves)
+    stepped = jax.ffi.ffi_call(TARGET, outputs, input_output_aliases=aliases)(
+        *operands,
+        weights=np.int64(form.weights),
+        mu_storage=np.int64(form.mu[0]),
+        mu_block=np.int64(form.mu[1]),
+        nu_storage=np.int64(form.nu[0]),
+        nu_block=np.int64(form.nu[1]),
+        nesterov=work.rule.nesterov,
+        precise1=averages.precise and float(averages.b1) >= 0.5,
+        precise2=averages.precise and float(averages.b2) >= 0.5,
+    )
+    after = tuple([leaf._replace(gradient=None) for leaf in work.leaves])
+    return jax.tree.unflatten(jax.tree.structure(after), stepped)
 
 
 NATIVE = Kernel(form_of, call_native)

@@ -50,7 +50,7 @@ def _run(*arrays: Any, plain: Program, **_: Any) -> list[jax.Array]:
 @_step.def_abstract_eval
 def _types(*types: Any, like: tuple[int, ...], plain: Program, **_: Any) -> list[Any]:
     """The types of the arguments that results are like; on a mesh those of `plain`: what varies, and what is split."""
-    on_mesh = any(kind.sharding.mesh.shape for kind in types)
+    on_mesh = [kind for kind in types if kind.sharding.mesh.shape]
     return list(jax.make_jaxpr(plain)(*types).out_avals) if on_mesh else [types[i] for i in like]
 
 

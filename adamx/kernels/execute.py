@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from adamx.core.leaf import Leaf
-from adamx.core.work import Work, by_xla
+from adamx.core.work import Work, by_xla, folds
 from adamx.kernels import native
 from adamx.kernels.backend import ACCELERATORS, accelerator_kernel
 from adamx.kernels.call import NATIVE
@@ -37,14 +37,20 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
 
 def forms_of(kernel: Kernel, work: Work) -> list[Form | None]:
     """The form of each leaf that the kernel takes; None for those that are left to XLA."""
-    forms = [kernel.form_of(leaf, work.rule) if work.folds(i) else None for i, leaf in enumerate(work.leaves)]
-    return worthwhile(forms, list(work.leaves), work.least)
+    return worthwhile(_possible(kernel, work), work.leaves, work.least)
 
 
 def least_of(work: Work) -> int:
     """The elements below which the native kernel leaves a float32 leaf to XLA, as it decides by all leaves."""
-    forms = [NATIVE.form_of(leaf, work.rule) if work.folds(i) else None for i, leaf in enumerate(work.leaves)]
-    return least(forms, list(work.leaves))
+    return least(_possible(NATIVE, work), work.leaves)
+
+
+def _possible(kernel: Kernel, work: Work) -> list[Form | None]:
+    """The form of each leaf that the kernel can take."""
+    return [
+        kernel.form_of(leaf, work.rule) if fold else None
+        for leaf, fold in zip(work.leaves, work.each(folds), strict=True)
+    ]
 
 
 def by_kernel(kernel: Kernel, work: Work) -> tuple[Leaf, ...]:

@@ -9,7 +9,7 @@ import optax
 
 from adamx.core.leaf import Leaf
 from adamx.core.step import UNSAID, Pass, Update, Weights, about, take_step
-from adamx.core.work import Work
+from adamx.core.work import Work, folds
 from adamx.footprint import state_bytes
 from adamx.kernels import native
 from adamx.kernels.backend import accelerator_kernel, backend
@@ -138,7 +138,7 @@ def _kernel(platform: str) -> tuple[Kernel | None, str]:
 def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
     """Why XLA takes a leaf for which there is a kernel."""
     leaf = work.leaves[i]
-    if not work.folds(i):
+    if not folds(work.terms(i)):
         return "several weight decays, one of them cautious"
     if kernel is not None and kernel.form_of(leaf, work.rule) is not None:
         return "small: XLA's own loop is as fast"

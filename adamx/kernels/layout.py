@@ -1,6 +1,6 @@
 """What a kernel is: which leaves it takes, in which form, and what takes them through a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -44,7 +44,11 @@ class Form(NamedTuple):
     @property
     def aliased(self) -> int:
         """How many arrays of a leaf are updated in place."""
-        return 1 + (self.weights == MASTER) + sum(3 if storage == INT8 else 1 for storage, _ in (self.mu, self.nu))
+        return 3 + (self.weights == MASTER) + 2 * (self.mu[0] == INT8) + 2 * (self.nu[0] == INT8)
+
+
+WHOLE = {Form((g, "float32"), PLAIN, (FLOAT32, 1), (FLOAT32, 1)) for g in ("float32", "bfloat16", "float16")}
+"""The forms of float32 leaves, whatever their gradients."""
 
 
 class Kernel(NamedTuple):
@@ -63,14 +67,13 @@ def form_of(leaf: Leaf, rule: Rule) -> Form | None:
     """The form of a leaf, or None where XLA must take it."""
     if rule.averages.dithers_sum:
         return None
-    codecs, weights = (rule.averages.mu_codec, rule.averages.nu_codec), rule.behind
-    g, p = (jnp.result_type(x) for x in (leaf.gradient, leaf.param))
+    g, p = jnp.result_type(leaf.gradient), jnp.result_type(leaf.param)
     if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
         return None
-    weights = PLAIN if p == jnp.float32 else weights
+    weights = PLAIN if p == jnp.float32 else rule.behind
     if weights == STOCHASTIC and p != jnp.bfloat16:
         return None
-    mu, nu = (_storage(stored, codec) for stored, codec in zip((leaf.mu, leaf.nu), codecs, strict=True))
+    mu, nu = _storage(leaf.mu, rule.averages.mu_codec), _storage(leaf.nu, rule.averages.nu_codec)
     if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):
         return None
     return Form((g.name, p.name), weights, mu, nu)
@@ -87,7 +90,7 @@ def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
     return (FLOAT32, 1) if dtype == jnp.float32 else None
 
 
-def worthwhile(forms: list[Form | None], leaves: list[Leaf], limit: int | None = None) -> list[Form | None]:
+def worthwhile(forms: list[Form | None], leaves: Sequence[Leaf], limit: int | None = None) -> list[Form | None]:
     """The forms, without those of float32 leaves that XLA steps as fast: in a little tree, and tiny ones among few.
 
     A call and the numbers for it cost microseconds, each array a fraction of one; XLA's own loops are done by then.
@@ -100,21 +103,17 @@ def worthwhile(forms: list[Form | None], leaves: list[Leaf], limit: int | None =
     """
     limit = least(forms, leaves) if limit is None else limit
     return [
-        None if form and _is_float32(form) and jnp.size(leaf.param) < limit else form
+        None if form in WHOLE and jnp.size(leaf.param) < limit else form
         for form, leaf in zip(forms, leaves, strict=True)
     ]
 
 
-def least(forms: list[Form | None], leaves: list[Leaf]) -> int:
+def least(forms: list[Form | None], leaves: Sequence[Leaf]) -> int:
     """The elements below which a float32 leaf of a tree is left to XLA."""
-    known = [jnp.size(leaf.param) for form, leaf in zip(forms, leaves, strict=True) if form and _is_float32(form)]
+    known = [jnp.size(leaf.param) for form, leaf in zip(forms, leaves, strict=True) if form in WHOLE]
     if len(known) >= MANY:
         return 0
     return TINY if sum(known) >= LITTLE else LITTLE
-
-
-def _is_float32(form: Form) -> bool:
-    return form.dtypes[1] == "float32" and form.mu[0] == form.nu[0] == FLOAT32
 
 
 def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
@@ -123,12 +122,11 @@ def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:
     for number, form in enumerate(forms):
         if form is not None:
             by_form.setdefault(form, []).append(number)
-    return [
-        (form, numbers[start : start + size])
-        for form, numbers in by_form.items()
-        for size in [max(1, ALIASED_PER_CALL // form.aliased)]
-        for start in range(0, len(numbers), size)
-    ]
+    found: list[tuple[Form, list[int]]] = []
+    for form, numbers in by_form.items():
+        size = max(1, ALIASED_PER_CALL // form.aliased)
+        found += [(form, numbers[start : start + size]) for start in range(0, len(numbers), size)]
+    return found
 
 
 def arrays_of(leaf: Leaf) -> list[jax.Array]:

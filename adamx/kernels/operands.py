@@ -1,12 +1,14 @@
 """The scalars of a step as the kernels take them: few arrays, whatever the number of leaves."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adamx.core.work import Work
+from adamx.core.leaf import Term
+from adamx.core.work import Work, decays
 from adamx.storage.dither import place
 
 
@@ -17,7 +19,7 @@ class Scalars(NamedTuple):
         numbers: 10 of the step, float32: β1, 1-β1, β2, 1-β2, the three weights of `Numbers`, ε, ε_root, the factor.
         counts: the clocks of the moments' and the parameters' dither, uint32.
         salts: 3 of each leaf, uint32: where the dither of its moments and its parameter begins, and how it decays
-            (`Work.decays`).
+            (`adamx.core.work.decays`).
         terms: 2 of each leaf, float32: what its direction is multiplied by, and what its weight is, if it decays.
     """
 
@@ -50,34 +52,26 @@ def scalars(work: Work, step: OfStep) -> Scalars:
 
 
 def _salts(work: Work) -> jax.Array:
-    rows = [[*salts, work.decays(i)] for i, salts in enumerate(work.salts)]
+    rows = [[*salts, how] for salts, how in zip(work.salts, work.each(decays), strict=True)]
     if work.offsets is None:
         return jnp.asarray(np.array(rows, np.uint32).reshape(-1, 3))
     moved = [
-        jnp.stack([place(np.uint32(moments), at), place(np.uint32(param), at), jnp.uint32(decays)])
-        for (moments, param, decays), at in zip(rows, work.offsets, strict=True)
+        jnp.stack([place(np.uint32(moments), at), place(np.uint32(param), at), jnp.uint32(how)])
+        for (moments, param, how), at in zip(rows, work.offsets, strict=True)
     ]
     return jnp.stack(moved)
 
 
 def _terms(work: Work) -> jax.Array:
     """What stands behind the direction, as one multiple of it and one of the weight; leaves alike share a row."""
-    kinds: dict[tuple[tuple[bool, int | None], ...], int] = {}
-    rows: list[jax.Array] = []
-    which: list[int] = []
-    for i in range(len(work.leaves)):
-        kind = tuple((tail.on(i).decay is not None, tail.which[i] if tail.which else None) for tail in work.tails)
-        if kind not in kinds:
-            kinds[kind] = len(rows)
-            rows.append(_row(work, i))
-        which.append(kinds[kind])
-    found = jnp.stack(rows)
-    return found[np.array(which)] if len(rows) > 1 else jnp.broadcast_to(found, (len(which), 2))
+    terms, which = work.kinds()
+    rows = jnp.stack(list(map(_row, terms)))
+    return rows[np.array(which)] if len(terms) > 1 else jnp.broadcast_to(rows, (len(which), 2))
 
 
-def _row(work: Work, i: int) -> jax.Array:
+def _row(terms: Sequence[Term]) -> jax.Array:
     scale, decay = jnp.float32(1), jnp.float32(0)
-    for term in work.terms(i):
+    for term in terms:
         if term.decay is not None:
             decay = decay + jnp.asarray(term.decay).astype(jnp.float32)
         if term.scale is not None:

@@ -6,11 +6,10 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.averages import Mean, averages_of
-from adamx.core.chain import chain
-from adamx.core.composition import join
-from adamx.core.correction import bias_correction
+from adamx.core.chain import chain, join
 from adamx.core.moments import moments_of
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import bias_correction
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar
 from adamx.optimizers.nesterov import nesterov as look_ahead

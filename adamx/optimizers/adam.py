@@ -5,12 +5,11 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters
 from adamx.core.averages import averages_of, of_squares
-from adamx.core.chain import chain
-from adamx.core.composition import join
-from adamx.core.correction import bias_correction
+from adamx.core.chain import chain, join
 from adamx.core.moments import moments_of
 from adamx.core.one_pass import adam_step
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import bias_correction
 from adamx.core.step import Update
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar

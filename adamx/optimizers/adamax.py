@@ -7,8 +7,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.averages import Mean, averages_of
-from adamx.core.chain import chain
-from adamx.core.composition import join
+from adamx.core.chain import chain, join
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import InfinityMoments
 from adamx.core.moments import moments_of

@@ -12,12 +12,12 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.average import Average
 from adamx.core.chain import chain
-from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.errors import wrong_state
 from adamx.core.message import Moments, check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, check_schedule, scale_by_lr
+from adamx.core.stages import bias_correction
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.storage.choice import moment_codec

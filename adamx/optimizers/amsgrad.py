@@ -9,11 +9,11 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.chain import chain
-from adamx.core.correction import bias_correction
 from adamx.core.errors import wrong_state
 from adamx.core.message import Message, check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
+from adamx.core.stages import bias_correction
 from adamx.core.state import MomentsState
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar

@@ -8,14 +8,12 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
-from adamx.core.chain import chain
-from adamx.core.composition import join
-from adamx.core.correction import bias_correction
+from adamx.core.chain import chain, join
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import Message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
-from adamx.core.stages import between
+from adamx.core.stages import between, bias_correction
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import map_leaves

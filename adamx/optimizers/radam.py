@@ -8,8 +8,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
-from adamx.core.chain import chain
-from adamx.core.composition import join
+from adamx.core.chain import chain, join
 from adamx.core.message import Moments, Weight
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr

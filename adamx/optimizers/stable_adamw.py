@@ -10,12 +10,11 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics, shards
 from adamx.core.chain import chain
-from adamx.core.correction import bias_correction
 from adamx.core.decay import Mask, add_decayed_weights
 from adamx.core.message import check_message
 from adamx.core.moments import scale_by_moments
 from adamx.core.rate import ScalarOrSchedule, scale_by_lr
-from adamx.core.stages import update_dtype
+from adamx.core.stages import bias_correction, update_dtype
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
 from adamx.trees import map_leaves

@@ -7,11 +7,12 @@ import optax
 from jax.sharding import PartitionSpec
 
 from adamx.core.step import Pass, Update, Weights, about, take_step
+from adamx.differences import first_difference
 from adamx.sharding.each import on_each
 from adamx.sharding.placement import Mesh, is_explicit, mesh_axes, own_specs, told
 from adamx.sharding.plan import Plan, abstract, make_plan
 from adamx.sharding.region import automatic, constrain, region
-from adamx.trees import Tree, first_difference, path_name
+from adamx.trees import Tree, path_name
 from adamx.variables import flatten_with_path
 
 

@@ -75,7 +75,7 @@ class Float(NamedTuple):
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
-            return numerics.to_dtype(stored, dtype)
+            return stored if stored.dtype == dtype else stored.astype(dtype)
         if stored.top is not None:
             raise wrong_codes("floating codes", "those of adamx.storage.Int8")
         blocks.check_scale(stored.scale, stored.codes.shape, BLOCK)
@@ -91,7 +91,7 @@ class Float(NamedTuple):
             return to_bfloat16(moment.astype(jnp.float32), bits, square=square)
         if jnp.finfo(like.dtype).bits <= HALF_BITS:
             return to_narrow(moment.astype(jnp.float32), like.dtype, bits, square=square)
-        return numerics.to_dtype(moment, like.dtype)
+        return moment if moment.dtype == like.dtype else moment.astype(like.dtype)
 
     def largest(self, stored: Stored) -> float:
         """The largest finite number of the dtype; the last before 2^128 where blocks have a scale."""

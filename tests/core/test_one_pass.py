@@ -33,8 +33,8 @@ def test_counts_and_schedules_advance_once():
     decay = optax.linear_schedule(0.5, 0.0, 10)
     seen, state = handed(adamx.adamw(optax.linear_schedule(1.0, 0.0, 10), weight_decay=decay), steps=3)
     assert [int(work.numbers.moments_step) for work in seen] == [1, 2, 3]
-    np.testing.assert_allclose([float(work.tails[1].scales[0]) for work in seen], [-1.0, -0.9, -0.8], rtol=1e-6)
-    np.testing.assert_allclose([float(work.tails[0].decay) for work in seen], [0.5, 0.45, 0.4], rtol=1e-6)
+    np.testing.assert_allclose([float(work.tails[1].terms[0].scale) for work in seen], [-1.0, -0.9, -0.8], rtol=1e-6)
+    np.testing.assert_allclose([float(work.tails[0].terms[0].decay) for work in seen], [0.5, 0.45, 0.4], rtol=1e-6)
     assert [int(x) for x in jax.tree.leaves(state) if jnp.ndim(x) == 0] == [3, 3, 3]
 
 

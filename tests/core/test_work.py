@@ -4,14 +4,14 @@ import numpy as np
 
 from adamx.core.averages import averages_of, of_squares
 from adamx.core.leaf import PLAIN, Leaf, Numbers, Rule, Term
-from adamx.core.work import CAUTIOUSLY, EVERYWHERE, NOWHERE, Tail, Work, by_xla
+from adamx.core.work import CAUTIOUSLY, EVERYWHERE, NOWHERE, Tail, Work, by_xla, decays, folds
 
 RULE = Rule(averages_of(of_squares, 0.5, 0.5, None, None, False), 1e-8, False, PLAIN)
 NUMBERS = Numbers(None, *map(jnp.float32, (0.5, 0.5, 0.5, 0.5, 0.75, 0, 0)), jnp.uint32(1), jnp.uint32(0))
 TAILS = (
-    Tail(decay=0.5, decays=(True, False, True)),
-    Tail(scales=(-0.1,), which=(0, 0, 0)),
-    Tail(scales=(2.0, 3.0), which=(None, 1, 0)),
+    Tail((Term(0.5), Term()), (0, 1, 0)),
+    Tail((Term(scale=-0.1),), (0, 0, 0)),
+    Tail((Term(scale=2.0), Term(scale=3.0), Term()), (2, 1, 0)),
 )
 
 
@@ -24,7 +24,7 @@ def test_each_leaf_has_its_terms():
     found = work(1, 2, 3)
     assert found.terms(0) == (Term(0.5, None), Term(None, -0.1), Term(None, None))
     assert found.terms(1) == (Term(None, None), Term(None, -0.1), Term(None, 3.0))
-    assert Tail().on(5) == Term(None, None)
+    assert TAILS[2].on(0) == Term()
 
 
 def test_some_leaves_take_along_what_belongs_to_them():
@@ -36,18 +36,22 @@ def test_some_leaves_take_along_what_belongs_to_them():
 
 
 def test_how_a_leaf_decays_and_whether_its_terms_fold():
-    cautious = Tail(decay=0.5, decays=(True, False, True), cautious=True)
+    cautious = Tail((Term(0.5, cautious=True), Term()), (0, 1, 0))
     alone = work(1, 2, 3).replace(tails=(cautious, TAILS[1]))
-    assert [alone.decays(i) for i in range(3)] == [CAUTIOUSLY, NOWHERE, CAUTIOUSLY]
+    assert alone.each(decays) == [CAUTIOUSLY, NOWHERE, CAUTIOUSLY]
     assert alone.terms(0) == (Term(0.5, None, True), Term(None, -0.1))
     assert alone.terms(1)[0] == Term()
-    assert [work(1, 2, 3).decays(i) for i in range(3)] == [EVERYWHERE, NOWHERE, EVERYWHERE]
-    assert all(alone.folds(i) for i in range(3))
+    assert work(1, 2, 3).each(decays) == [EVERYWHERE, NOWHERE, EVERYWHERE]
+    assert alone.each(folds) == [True] * 3
     both = work(1, 2, 3).replace(tails=(cautious, TAILS[0]))
-    assert [both.folds(i) for i in range(3)] == [False, True, False]
+    assert both.each(folds) == [False, True, False]
     twice = work(1, 2, 3).replace(tails=(TAILS[0], TAILS[0]))
-    assert all(twice.folds(i) for i in range(3))
-    assert alone.take([2]).decays(0) == CAUTIOUSLY
+    assert twice.each(folds) == [True] * 3
+    assert alone.take([2]).each(decays) == [CAUTIOUSLY]
+    assert work(1, 2).replace(tails=()).kinds() == ([()], [0, 0])
+    asked: list[tuple[Term, ...]] = []
+    assert work(1, 2, 3).replace(tails=TAILS[:1]).each(asked.append) == [None] * 3
+    assert asked == [(Term(0.5),), (Term(),)]
 
 
 def test_is_a_tree_of_arrays():

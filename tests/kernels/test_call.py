@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adamx.core.averages import averages_of, of_squares
-from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
+from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule, Term
 from adamx.core.work import Tail, Work
 from adamx.kernels.call import call_native
 from adamx.kernels.layout import form_of
@@ -27,7 +27,7 @@ def call(leaves, codecs, weights=PLAIN):
     averages = averages_of(of_squares, 0.5, 0.5, None, None, False).replace(mu_codec=codecs[0], nu_codec=codecs[1])
     rule, zero = Rule(averages, 0.0, False, weights), jnp.uint32(0)
     numbers = Numbers(None, *map(jnp.float32, (0.5, 0.5, 1, 1, 1, 0, 0)), zero, zero)
-    tail = Tail(scales=(jnp.float32(-0.125),), which=(0,) * len(leaves))
+    tail = Tail((Term(scale=jnp.float32(-0.125)),), (0,) * len(leaves))
 
     def run(leaves):
         work = Work(numbers, tuple(leaves), (tail,), None, rule, ((0, 0),) * len(leaves), tuple(range(len(leaves))))

@@ -1,10 +1,8 @@
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 
 from adamx.core.averages import averages_of, of_squares
-from adamx.core.leaf import PLAIN, Leaf, Numbers, Rule
+from adamx.core.leaf import PLAIN, Leaf, Numbers, Rule, Term
 from adamx.core.work import Tail, Work
 from adamx.kernels import operands
 from adamx.kernels.operands import of_step
@@ -33,16 +31,16 @@ def test_numbers_and_counts():
 
 
 def test_what_stands_behind_is_one_multiple_of_each():
-    decay = Tail(decay=jnp.float32(0.5), decays=(True, False, True))
-    rate = Tail(scales=(jnp.float32(-0.25),), which=(0, 0, 0))
-    groups = Tail(scales=(jnp.float32(2), jnp.float32(8)), which=(0, None, 1))
+    decay = Tail((Term(jnp.float32(0.5)), Term()), (0, 1, 0))
+    rate = Tail((Term(scale=jnp.float32(-0.25)),), (0, 0, 0))
+    groups = Tail((Term(scale=jnp.float32(2)), Term(scale=jnp.float32(8)), Term()), (0, 2, 1))
     found = scalars_of(work((decay, rate, groups)))
     np.testing.assert_array_equal(found.terms, [[-0.5, -0.25], [-0.25, 0], [-2, -1]])
     np.testing.assert_array_equal(found.salts, [[16, 32, 1], [48, 64, 0], [80, 96, 1]])
     late = scalars_of(work((rate, decay)))  # u scaled, then the parameters added
     np.testing.assert_array_equal(late.terms, [[-0.25, 0.5], [-0.25, 0], [-0.25, 0.5]])
     np.testing.assert_array_equal(scalars_of(work(())).terms, [[1, 0]] * 3)
-    cautious = scalars_of(work((dataclasses.replace(decay, cautious=True), rate)))
+    cautious = scalars_of(work((Tail((Term(jnp.float32(0.5), cautious=True), Term()), (0, 1, 0)), rate)))
     np.testing.assert_array_equal(cautious.terms, [[-0.25, -0.125], [-0.25, 0], [-0.25, -0.125]])
     np.testing.assert_array_equal(cautious.salts, [[16, 32, 2], [48, 64, 0], [80, 96, 2]])
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from adamx.core.averages import Averages, of_squares
-from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule
+from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule, Term
 from adamx.core.message import Moments
-from adamx.core.work import Tail, Work
+from adamx.core.work import Tail, Work, decays
 from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, arrays_of, form_of
 from adamx.kernels.operands import OfStep, Scalars, of_step, scalars
 from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
@@ -110,7 +110,7 @@ def _example(form: Form) -> Work:
     leaf = Leaf(elements(form.dtypes[0]), elements(form.dtypes[1]), remainder, *moments)
     number, count = elements(jnp.float32, ()), elements(jnp.uint32, ())
     averages = Averages(of_squares, Moments, 0.9, 0.999, codec(form.mu[0]), codec(form.nu[0]), False)
-    rule, tail = Rule(averages, 1e-8, False, form.weights), Tail(number, (True,), (number,), (0,))
+    rule, tail = Rule(averages, 1e-8, False, form.weights), Tail((Term(number, number),), (0,))
     return Work(Numbers._make([number] * 8 + [count] * 2), (leaf,), (tail,), None, rule, ((0, 0),), (0,))
 
 
@@ -133,13 +133,13 @@ def call_pallas(form: Form, work: Work, step: OfStep, *, platform: str, interpre
     Returns:
         The leaves after the step.
     """
-    block, all_scalars = block_of(form), scalars(work, step)
+    block, all_scalars, how = block_of(form), scalars(work, step), work.each(decays)
     assert block is not None
 
     def on(i: int, leaf: Leaf) -> Leaf:
         view = view_of(jnp.shape(leaf.param), block, platform)
         own = all_scalars._replace(salts=all_scalars.salts[i], terms=all_scalars.terms[i])
-        return _call(functools.partial(step_tile, work.rule, work.decays(i)), view, leaf, own, platform, interpret)
+        return _call(functools.partial(step_tile, work.rule, how[i]), view, leaf, own, platform, interpret)
 
     return tuple(on(i, leaf) for i, leaf in enumerate(work.leaves))
 

@@ -82,7 +82,7 @@ def step_tile(rule: Rule, decays: int, scalars: Any, places: jax.Array, tile: Le
 
     Args:
         rule: of the step.
-        decays: how the leaf decays, `Work.decays`.
+        decays: how the leaf decays, `adamx.core.work.decays`.
         scalars: `Scalars` with the salts and terms of the leaf alone, each a sequence of scalars.
         places: of the elements, relative to the leaf's first one.
         tile: matrices, those of a moment's scale and top one column wide.

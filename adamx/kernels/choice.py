@@ -9,30 +9,32 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from adamx.kernels.partition import asks_for_mesh, can_split
+
 Program = Callable[..., list[jax.Array]]
 """From flat arrays to flat arrays."""
 
-_step = Primitive("adamx_step")
-_step.multiple_results = True
-
 
 def choose(
-    fast: Program, plain: Program, like: Sequence[int], *arrays: jax.Array, others: Mapping[str, Program] | None = None
+    programs: Mapping[str, Program], plain: Program, like: Sequence[int], *arrays: jax.Array, splits: bool = False
 ) -> list[jax.Array]:
-    """Results of `fast` where it is compiled for one CPU device or inside `shard_map`, else those of `plain`.
+    """Results of the platform's program where one is compiled, else those of `plain`.
 
-    A call into a kernel would make XLA gather arrays that are sharded over devices. Derivatives, vmap and op by op
-    execution take `plain` as well.
+    For one device and inside `shard_map` the program gets the arrays that are at hand. A call into a kernel would make
+    XLA gather arrays that are sharded over devices: there the program is told whether it can split itself. Derivatives,
+    vmap and op by op execution take `plain`.
 
     Args:
-        fast: from the arrays to arrays.
+        programs: by the names "cpu", "cuda", "rocm" and "tpu", from the arrays to arrays; for several devices they get
+            `split`: whether each device can make calls on its shards, see `adamx.kernels.partition`.
         plain: the same function.
         like: for each result the number of the argument that has its shape and dtype.
         *arrays: the arguments.
-        others: instead of `fast` on "cuda", "rocm" and "tpu", by these names.
+        splits: whether to ask JAX for the mesh, without which no program can be split. It must then be one mesh in all
+            of the user's program, of devices that are there.
     """
-    programs = (("cpu", fast), *(others or {}).items())
-    return _step.bind(*arrays, programs=programs, plain=plain, like=tuple(like))
+    step = _SPLIT if splits else _WHOLE
+    return step.bind(*arrays, programs=tuple(programs.items()), plain=plain, like=tuple(like))
 
 
 def _on_one_device(context: Any) -> bool:
@@ -42,12 +44,10 @@ def _on_one_device(context: Any) -> bool:
     return getattr(context, "num_devices", 2) == 1
 
 
-@_step.def_impl
 def _run(*arrays: Any, plain: Program, **_: Any) -> list[jax.Array]:
     return plain(*arrays)
 
 
-@_step.def_abstract_eval
 def _types(*types: Any, like: tuple[int, ...], plain: Program, **_: Any) -> list[Any]:
     """The types of the arguments that results are like; on a mesh those of `plain`: what varies, and what is split."""
     on_mesh = [kind for kind in types if kind.sharding.mesh.shape]
@@ -61,9 +61,12 @@ def _lower_plain(context: Any, *arrays: Any, plain: Program, **_: Any) -> Any:
 def _lower_on(
     platform: str, context: Any, *arrays: Any, programs: tuple[tuple[str, Program], ...], plain: Program, **_: Any
 ) -> Any:
-    module = context.module_context
-    alone = platform == "cpu" or len(module.platforms) == 1  # Pallas lowers for one platform at a time
-    program = dict(programs).get(platform, plain) if alone and _on_one_device(module.axis_context) else plain
+    module, program = context.module_context, dict(programs).get(platform, plain)
+    several = platform != "cpu" and len(module.platforms) > 1  # Pallas lowers for one platform at a time
+    if several or module.lowering_parameters.for_export:  # what is exported runs where there is no adamx
+        program = plain
+    elif not _on_one_device(module.axis_context):
+        program = plain if program is plain else functools.partial(program, split=can_split(module))
     with warnings.catch_warnings():
         # JAX 0.12 announces that Pallas's GPU compiler will go: where it is gone, XLA's own code runs.
         warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
@@ -79,8 +82,18 @@ def _map(arrays: Any, axes: Any, *, plain: Program, **_: Any) -> Any:
     return mapped, [0] * len(mapped)
 
 
-mlir.register_lowering(_step, _lower_plain)
-for _platform in ("cpu", "cuda", "rocm", "tpu"):
-    mlir.register_lowering(_step, functools.partial(_lower_on, _platform), platform=_platform)
-ad.primitive_jvps[_step] = _differentiate
-batching.primitive_batchers[_step] = _map
+def _primitive(name: str) -> Primitive:
+    step = Primitive(name)
+    step.multiple_results = True
+    step.def_impl(_run)
+    step.def_abstract_eval(_types)
+    mlir.register_lowering(step, _lower_plain)
+    for platform in ("cpu", "cuda", "rocm", "tpu"):
+        mlir.register_lowering(step, functools.partial(_lower_on, platform), platform=platform)
+    ad.primitive_jvps[step] = _differentiate
+    batching.primitive_batchers[step] = _map
+    return step
+
+
+_WHOLE, _SPLIT = _primitive("adamx_step"), _primitive("adamx_step_on_devices")
+asks_for_mesh(_SPLIT)

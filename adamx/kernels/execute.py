@@ -1,6 +1,7 @@
 """Who takes which leaf through a step, decided when JAX lowers the program."""
 
 import functools
+import warnings
 from typing import Any
 
 import jax
@@ -14,6 +15,12 @@ from adamx.kernels.call import NATIVE
 from adamx.kernels.choice import choose
 from adamx.kernels.layout import Form, Kernel, calls, least, worthwhile
 from adamx.kernels.operands import of_step
+from adamx.kernels.partition import on_shards
+
+WHOLE = (
+    "the program runs on several devices, and JAX does not tell how arrays are split among them: XLA's own code steps "
+    "leaves for which there is a kernel. With adamx.shard_state(tx) each device steps its shards"
+)
 
 
 def by_kernels(work: Work) -> tuple[Leaf, ...]:
@@ -22,17 +29,26 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
     numbered: Work = treedef.unflatten(range(len(flat)))
     like, after = jax.tree.flatten(tuple(leaf._replace(gradient=None) for leaf in numbered.leaves))
 
-    def run(kernel: Kernel | None, *arrays: jax.Array) -> list[jax.Array]:
+    def run(platform: str, *arrays: jax.Array, split: bool | None = None) -> list[jax.Array]:
         given: Work = treedef.unflatten(arrays)
-        return jax.tree.leaves(by_xla(given) if kernel is None else by_kernel(kernel, given))
+        kernel = _kernel_of(platform)
+        if kernel and split is False:
+            if platform != "cpu" and any(_possible(kernel, given)):
+                warnings.warn(WHOLE, stacklevel=2)
+            kernel = None
+        return jax.tree.leaves(by_kernel(kernel, given, bool(split)) if kernel else by_xla(given))
 
-    def on_accelerator(platform: str, *arrays: jax.Array) -> list[jax.Array]:
-        return run(accelerator_kernel(platform)[0], *arrays)
+    programs = {platform: functools.partial(run, platform) for platform in ("cpu", *ACCELERATORS)}
+    plain = functools.partial(run, "")
+    # Accelerators have no kernel for what is not dithered, and CPUs one for all.
+    splits = jax.device_count() > 1 and (work.rule.averages.draws or jax.default_backend() == "cpu")
+    return after.unflatten(choose(programs, plain, like, *map(jnp.asarray, flat), splits=splits))
 
-    plain = functools.partial(run, None)
-    on_cpu = functools.partial(run, NATIVE) if native.backend().name == "native" else plain
-    others = {platform: functools.partial(on_accelerator, platform) for platform in ACCELERATORS}
-    return after.unflatten(choose(on_cpu, plain, like, *map(jnp.asarray, flat), others=others))
+
+def _kernel_of(platform: str) -> Kernel | None:
+    if platform == "cpu":
+        return NATIVE if native.backend().name == "native" else None
+    return accelerator_kernel(platform)[0] if platform else None
 
 
 def forms_of(kernel: Kernel, work: Work) -> list[Form | None]:
@@ -53,9 +69,9 @@ def _possible(kernel: Kernel, work: Work) -> list[Form | None]:
     ]
 
 
-def by_kernel(kernel: Kernel, work: Work) -> tuple[Leaf, ...]:
-    """The leaves after the step, by a kernel as far as it takes them."""
-    forms = forms_of(kernel, work)
+def by_kernel(kernel: Kernel, work: Work, split: bool = False) -> tuple[Leaf, ...]:
+    """The leaves after the step, by a kernel as far as it takes them; split: each device on its shards."""
+    forms = _possible(kernel, work) if split else forms_of(kernel, work)
     stepped: list[Any] = [None] * len(forms)
 
     def put(numbers: list[int], leaves: tuple[Leaf, ...]) -> None:
@@ -64,6 +80,10 @@ def by_kernel(kernel: Kernel, work: Work) -> tuple[Leaf, ...]:
 
     left = [i for i, form in enumerate(forms) if form is None]
     put(left, by_xla(work.take(left)))
+    if split and len(left) < len(forms):
+        taken = [i for i, form in enumerate(forms) if form is not None]
+        put(taken, on_shards(functools.partial(by_kernel, kernel), work.take(taken)))
+        return tuple(stepped)
     step = of_step(work)
     for form, numbers in calls(forms):
         put(numbers, kernel.call(form, work.take(numbers), step))

@@ -36,8 +36,9 @@ def step(
     of those of `update` and `apply_updates`; codes and their random bits are equal. An update is not rounded to the
     dtype of the gradients on its way to the parameters. Float32 leaves that XLA steps as fast are left to it: tiny ones
     among few. For a GPU or TPU there is a kernel for int8 and dithered moments, in leaves of 16,384 elements or more
-    whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is as good for float32. Sharded arrays
-    under plain `jit`, derivatives and vmap take XLA's code; inside `jax.shard_map` the kernel works on the shards.
+    whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is as good for float32. Of arrays that
+    are sharded each device steps its shards, under plain `jit` from jax 0.7 on and inside `jax.shard_map`. Derivatives,
+    vmap and what `jax.export` exports take XLA's code.
 
     Args:
         tx: any transformation.

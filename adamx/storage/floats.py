@@ -75,7 +75,7 @@ class Float(NamedTuple):
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
-            return stored if stored.dtype == dtype else stored.astype(dtype)
+            return numerics.to_dtype(stored, dtype)
         if stored.top is not None:
             raise wrong_codes("floating codes", "those of adamx.storage.Int8")
         blocks.check_scale(stored.scale, stored.codes.shape, BLOCK)

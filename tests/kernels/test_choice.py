@@ -17,7 +17,7 @@ def plain(x, y):
 
 
 def chosen(x, y):
-    return choose(fast, plain, (0, 1), x, y)
+    return choose({"cpu": fast}, plain, (0, 1), x, y)
 
 
 def test_compiled_for_one_cpu_device_the_fast_program():

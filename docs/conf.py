@@ -8,7 +8,8 @@ project = "adamx"
 author = "the authors of adamx"
 version = release = importlib.metadata.version("adamx")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_design"]
+myst_enable_extensions = ["colon_fence"]
 root_doc = "index"
 exclude_patterns = ["results"]
 

@@ -112,8 +112,8 @@ def _devices(x: jax.Array) -> tuple[Device, ...] | None:
     """The devices of an array in the order of its mesh; None where it has none."""
     if not is_split(x):
         return tuple(x.devices())
-    sharding: Any = x.sharding
-    return tuple(sharding.mesh.devices.flat) if isinstance(sharding, NamedSharding) else None
+    mesh: Any = getattr(x.sharding, "mesh", None)
+    return None if mesh is None else tuple(mesh.devices.flat)
 
 
 def _beside(x: jax.Array, devices: tuple[Device, ...]) -> jax.Array:

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import adamx
-from adamx.streaming import groups
+from adamx.streaming import groups, shards
 
 groups.GROUP = 2**13
 HOST, *FAR = jax.devices()
@@ -122,6 +122,9 @@ def check_places():
             params, _ = adamx.step(offloaded, jax.device_put(tree(1), gradients), state, places)
             compare("places", params, expected)
             assert jax.tree.map(lambda p: p.sharding, params) == before
+    split, alone = list(placed(tree(0), own).values()), [jax.device_put(np.ones(2), device) for device in FAR[:2]]
+    assert shards.common_devices(split, HOST) == tuple(FAR)
+    assert shards.common_devices(alone, HOST) == shards.common_devices([*split, alone[0]], HOST) == (HOST,)
 
 
 def held(device):
@@ -145,7 +148,7 @@ def check_bytes():
 
 
 def check_in_place():
-    """State and copies of parameters are written in place from the second step on."""
+    """State and copies of parameters are written in place from the second step on: no shard holds their memory."""
     tx, on = adamx.on_host(adamx.adam(0.01)), mesh()
     params = placed(tree(0), on)
     params, state = adamx.step(tx, placed(tree(1), on), tx.init(params), params)
@@ -153,6 +156,12 @@ def check_in_place():
     for t in range(2):
         params, state = adamx.step(tx, placed(tree(t), on), state, params)
         assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(state) if x.ndim} == places
+    for spec in (P("data"), P("data", "model"), P(("data", "model")), P()):
+        x = jnp.zeros((64, 64)) + 1
+        place = x.unsafe_buffer_pointer()
+        (far,) = shards.to_shards([x], [NamedSharding(on, spec)])
+        assert jax.jit(lambda x: x + 1, donate_argnums=0)(x).unsafe_buffer_pointer() == place
+        assert (np.asarray(far) == 1).all()
 
 
 def check_templates():

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jax.sharding import AxisType
 
 from adamx.core.guarded import Branch
 from adamx.core.step import Execute, Pass, Update, Weights, about, take_step
 from adamx.streaming.parts import in_parts
-from adamx.streaming.stream import Device, Memory, Stream, step_parts, step_whole, whole
+from adamx.streaming.shards import Device, is_held, no_mesh, to_host, to_shards
+from adamx.streaming.stream import Memory, Stream, step_parts, step_whole, whole
 from adamx.trees import Tree, path_name, staged
 from adamx.variables import flatten_with_path
 
@@ -25,6 +27,10 @@ def on_host(
     groups of leaves, steps each group there with the CPU kernel, and sends its parameters back while the next group
     steps. The norm of clipping and the test for NaN run where the gradients are. Parameters are the same numbers as in
     the jitted step of `tx` on the host.
+
+    Parameters and gradients may have shards on several devices. The host joins the shards of a leaf, steps whole
+    leaves, and sends each device its own shard: no device gathers, and the state does not depend on the mesh. With
+    several processes each keeps and steps all of the state: its devices must hold each leaf as a whole.
 
     Ren, Rajbhandari, Aminabadi, Ruwase, Yang, Zhang, Li & He, "ZeRO-Offload: Democratizing Billion-Scale Model
     Training" (2021), arXiv 2101.06840, section 4: gradients go down, moments and float32 weights stay, parameters come
@@ -46,7 +52,8 @@ def on_host(
     Raises:
         TypeError: at update and step, inside `jit` or another transformation of JAX; not outermost; a device that is
             none.
-        ValueError: at init, update and step, an array on more than one device; a state that lies elsewhere.
+        ValueError: at init, update and step, an array with shards that only other processes have; a state that lies
+            elsewhere.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -66,22 +73,23 @@ def on_host(
 
     def init(params: optax.Params) -> optax.OptState:
         leaves = jax.tree.leaves(params)
-        if any(isinstance(p, Tracer) for p in leaves):  # jax.eval_shape, for the template of a checkpoint
-            return tx.init(params)
-        _check_whole("parameter", params)
+        if staged() or any(isinstance(p, Tracer) for p in leaves):  # jax.eval_shape, for the template of a checkpoint
+            return tx.init(jax.tree.map(_unplaced, params))
+        _check_held("parameter", params)
         shapes = any(isinstance(p, jax.ShapeDtypeStruct) for p in leaves)
-        with jax.default_device(host()):
-            state = tx.init(params if shapes else jax.device_put(params, host(), may_alias=False))
-        return jax.device_put(state, host())
+        with no_mesh(), jax.default_device(host()):
+            here = jax.tree.map(_unplaced, params) if shapes else to_host(params, host(), may_alias=False)
+            return jax.device_put(tx.init(here), host())
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         _check_arrays(updates, state, params, host())
         compiled = memory.once("update", lambda: jax.jit(inner.update))
-        here = jax.device_put((updates, state, params, extra_args), host())
-        moved, after = compiled(*here[:3], **here[3])
-        return jax.tree.map(_beside, moved, updates), after
+        with no_mesh():
+            here = to_host((updates, state, params, extra_args), host())
+            moved, after = compiled(*here[:3], **here[3])
+            return jax.tree.map(_beside, moved, updates), after
 
     def take(gradients: Tree, params: Tree, state: Tree, extra: Any, execute: Execute, branch: Branch | None) -> Any:
         told = Pass(execute, extra, branch=branch)
@@ -93,6 +101,10 @@ def on_host(
             return take_step(inner, gradients, state, weights, told)
         _check_arrays(gradients, state, weights.params, host())
         _check_outermost(weights, told)
+        with no_mesh():
+            return on_arrays(gradients, state, weights, told)
+
+    def on_arrays(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, Any]:
         gradients, params = jax.tree.map(_as_array, (gradients, weights.params))
         state = jax.tree.map(functools.partial(_on, host()), state)
         trees = (gradients, params, state, jax.tree.map(_as_array, told.extra))
@@ -121,8 +133,8 @@ OUTSIDE = (
 def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> None:
     if staged() or any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
         raise TypeError(f"{OUTSIDE}; here JAX traces a program")
-    _check_whole("gradient", gradients)
-    _check_whole("parameter", params)
+    _check_held("gradient", gradients)
+    _check_held("parameter", params)
     for x in jax.tree.leaves(state):
         if isinstance(x, jax.Array) and x.devices() != {host}:
             devices = ", ".join(map(str, x.devices()))
@@ -132,15 +144,15 @@ def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> N
             )
 
 
-def _check_whole(what: str, tree: Tree) -> None:
-    """Raises where an array lies on more than one device."""
-    if any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(tree)):
-        for path, x in flatten_with_path(tree)[0]:
-            if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
-                raise ValueError(
-                    f"the {what} at {path_name(path)} lies on {len(x.sharding.device_set)} devices, adamx.on_host "
-                    "takes arrays on one device: adamx.shard_state splits a state over devices"
-                )
+def _check_held(what: str, tree: Tree) -> None:
+    """Raises where other processes hold elements that this one does not."""
+    if not all(map(is_held, jax.tree.leaves(tree))):
+        path = next(path for path, x in flatten_with_path(tree)[0] if not is_held(x))
+        raise ValueError(
+            f"the {what} at {path_name(path)} has shards on devices of other processes alone, adamx.on_host needs "
+            "each leaf whole in each process: split it over the devices of one process and repeat it over processes, "
+            "or keep the state on devices, adamx.shard_state"
+        )
 
 
 def _check_outermost(weights: Weights, told: Pass) -> None:
@@ -159,10 +171,17 @@ def _on(device: Device, x: Any) -> Any:
     return x if isinstance(x, jax.Array) else jax.device_put(x, device)
 
 
+def _unplaced(x: Any) -> Any:
+    """The shape of what tells that it is placed on a mesh: the state is not."""
+    if isinstance(x, jax.Array):
+        return _shape(x) if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types else x
+    return _shape(x) if isinstance(x, jax.ShapeDtypeStruct) else x
+
+
 def _shape(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def _beside(moved: Any, x: Any) -> Any:
     """An array where another one is."""
-    return jax.device_put(moved, x.sharding) if isinstance(x, jax.Array) else moved
+    return to_shards([moved], [x.sharding])[0] if isinstance(x, jax.Array) else moved

@@ -19,6 +19,8 @@ collect_ignore = [
     "sharded.py",
     "zero.py",
     "host.py",
+    "host_mesh.py",
+    "host_processes.py",
     "layouts.py",
     "distributed.py",
     "meshes.py",

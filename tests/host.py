@@ -122,23 +122,15 @@ def check_bytes():
 
 
 def check_refusals():
-    """What lies on both devices, and a state that lies elsewhere."""
-    tx, mesh = adamx.on_host(adamx.adam(0.1)), jax.sharding.Mesh(np.array(jax.devices()), ("data",))
-    params = {"layer": {"w": jnp.ones((4, 4))}}
-    split = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
-    state = tx.init(params)
-    for call, message in (
-        (lambda: tx.init(split), "the parameter at layer/w lies on 2 devices"),
-        (lambda: adamx.step(tx, params, state, split), "the parameter at layer/w lies on 2 devices"),
-        (lambda: tx.update(split, state, params), "the gradient at layer/w lies on 2 devices"),
-        (lambda: adamx.step(tx, params, jax.device_put(state, FAR), params), "move it there, jax.device_put(state"),
-    ):
-        try:
-            call()
-            found = "nothing was raised"
-        except ValueError as error:
-            found = str(error)
-        assert message in found, found
+    """A state that lies elsewhere."""
+    tx, params = adamx.on_host(adamx.adam(0.1)), {"layer": {"w": jnp.ones((4, 4))}}
+    state = jax.device_put(tx.init(params), FAR)
+    try:
+        adamx.step(tx, params, state, params)
+        found = "nothing was raised"
+    except ValueError as error:
+        found = str(error)
+    assert "move it there, jax.device_put(state" in found, found
 
 
 def main():

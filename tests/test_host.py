@@ -1,6 +1,7 @@
 """`on_host` where host and accelerator are one device; two devices are in tests/host.py."""
 
 import copy
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,33 @@ def test_without_jit():
         got, _ = adamx.step(tx, GRADIENTS, tx.init(PARAMS), copied(PARAMS))
     expected, _ = adamx.step(tx, GRADIENTS, tx.init(PARAMS), copied(PARAMS))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), got, expected)
+
+
+@pytest.mark.skipif(
+    "pinned_host" not in {memory.kind for memory in jax.devices("cpu")[0].addressable_memories()},
+    reason="CPUs have one kind of memory in jax 0.6",
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_xlas_own_way_goes_on_from_the_same_state(name):
+    tx = TRANSFORMATIONS[name]
+    offloaded, params = adamx.on_host(tx), copied(PARAMS)
+    reference, expected = tx.init(PARAMS), PARAMS
+    params, state = adamx.step(offloaded, GRADIENTS, offloaded.init(params), params)
+    pinned = jax.tree.map(lambda x: x.sharding.with_memory_kind("pinned_host"), state)
+    device = jax.tree.map(lambda x: x.sharding.with_memory_kind("device"), state)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(None, pinned))
+    def step(params, state, gradients):
+        return adamx.step(tx, gradients, jax.device_put(state, device), params)
+
+    params, state = step(params, jax.device_put(state, pinned), GRADIENTS)
+    assert {x.sharding.memory_kind for x in jax.tree.leaves(state)} <= {"pinned_host"}
+    params, state = adamx.step(offloaded, GRADIENTS, jax.device_put(state, device), params)
+    plain = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p))
+    for _ in range(3):
+        expected, reference = plain(expected, reference, GRADIENTS)
+    assert differing((params, state), (expected, reference)) == []
 
 
 @needs_kernel

@@ -47,7 +47,7 @@ class Parts:
     Attributes:
         numbers: from the inputs in `needed` to conditions, what all groups share, and what else the state keeps.
         needed: inputs by number.
-        beside_gradients: whether gradients or parameters are among them.
+        beside: those of them that are gradients or parameters.
         conditions: how many of the first numbers are conditions: all must be true, or no leaf steps.
         shared: how many of the next numbers all groups share.
         groups: of leaves.
@@ -56,7 +56,7 @@ class Parts:
 
     numbers: Callable[[list[Any]], list[jax.Array]]
     needed: list[int]
-    beside_gradients: bool
+    beside: list[int]
     conditions: int
     shared: int
     groups: list[Group]
@@ -162,7 +162,7 @@ class _Program:
                 wanted.append(v)
         needed = _needed(self.program.jaxpr, wanted)
         numbers = sorted(self.inputs[v] for v in needed if v in self.inputs)
-        beside = any(i < self.first[2] for i in numbers)
+        beside = [i for i in numbers if i < self.first[2]]
         moving = [i for i in numbers if beside and self.first[2] <= i < self.first[3]]
         of_params = any(source.kind == "number" for source in results[: len(params)])
         if of_params or needed & set(stepped) or self.elements(moving) > SMALL:

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 
 from adamx.core.step import Execute
 from adamx.streaming.parts import Parts, Take
+from adamx.streaming.shards import Device, common_devices, side_by_side, to_host, to_shards
 from adamx.trees import Tree
-
-Device = Any
-"""A `jax.Device`."""
 
 Whole = Callable[[Tree, Tree, Tree, Any], tuple[Tree, Tree]]
 """The compiled step of a whole tree, from parameters, state, gradients and extra arguments to parameters and state."""
@@ -76,13 +74,13 @@ class Stream:
 
     def gradients(self, given: list[jax.Array]) -> list[jax.Array]:
         """Gradients on the host."""
-        return jax.device_put(given, self.host)
+        return to_host(given, self.host)
 
     def down(self, params: list[jax.Array]) -> list[jax.Array]:
         """Parameters on the host, in arrays that may be written."""
         copies = {i: self.memory.pop(p) for i, p in enumerate(params)}
         missing = [i for i, copy in copies.items() if copy is None]
-        sent = jax.device_put([params[i] for i in missing], self.host, may_alias=False)
+        sent = to_host([params[i] for i in missing], self.host, may_alias=False)
         copies.update(zip(missing, sent, strict=True))
         return [copies[i] for i in range(len(params))]  # pyright: ignore[reportReturnType]
 
@@ -92,7 +90,7 @@ class Stream:
         for p in old:
             if id(p) not in self.kept:
                 p.delete()
-        moved = jax.device_put(new, places, may_alias=False)
+        moved = to_shards(new, places)
         for p, copy in zip(moved, new, strict=True):
             self.memory.keep(p, copy)
         return moved
@@ -110,9 +108,9 @@ def step_parts(parts: Parts, flat: list[jax.Array], stream: Stream) -> list[jax.
         flat: its inputs.
         stream: moves them.
     """
-    where = _device(flat[0]) if parts.beside_gradients else stream.host
-    given = [x if _device(x) == where else jax.device_put(x, where) for x in (flat[i] for i in parts.needed)]
-    numbers = jax.device_put(parts.numbers(given), stream.host)
+    devices = common_devices([flat[i] for i in parts.beside], stream.host)
+    given = side_by_side([flat[i] for i in parts.needed], devices)
+    numbers = to_host(parts.numbers(given), stream.host)
     conditions = numbers[: parts.conditions]
     clean = functools.reduce(jnp.logical_and, conditions) if conditions else None
     shared = numbers[parts.conditions : parts.conditions + parts.shared]
@@ -127,13 +125,12 @@ def step_parts(parts: Parts, flat: list[jax.Array], stream: Stream) -> list[jax.
 
     gradients = arrive(0)
     for k, group in enumerate(parts.groups):
-        following = arrive(k + 1) if k + 1 < len(parts.groups) else []
         here = dict(zip(group.params, stream.down([flat[i] for i in group.params]), strict=True))
         before = [here[i] if i in here else flat[i] for i in group.changed]
         after.update(zip(group.changed, group.program(clean, shared, gradients, before), strict=True))
+        gradients = arrive(k + 1) if k + 1 < len(parts.groups) else []  # while this group steps
         if k:
-            go_back(k - 1)  # while this group steps
-        gradients = following
+            go_back(k - 1)
     go_back(len(parts.groups) - 1)
     places = {"stepped": after, "input": flat, "number": numbers}
     return [places[source.kind][source.number] for source in parts.results]
@@ -164,6 +161,6 @@ def step_whole(run: Whole, trees: tuple[Tree, Tree, Tree, Any], stream: Stream) 
     """
     gradients, params, state, extra = trees
     leaves, treedef = jax.tree.flatten(params)
-    sent, others = jax.device_put((gradients, extra), stream.host)
+    sent, others = to_host((gradients, extra), stream.host)
     moved, after = run(treedef.unflatten(stream.down(leaves)), state, sent, others)
     return treedef.unflatten(stream.up(leaves, jax.tree.leaves(moved))), after

@@ -80,3 +80,9 @@ def test_the_papers_bound():
     assert float(paper_bound(0.9, 0.999)) == pytest.approx(0.1 / 0.001**0.5, rel=1e-4)
     assert float(paper_bound(0.9, 0.99)) == pytest.approx(1, rel=1e-6)
     assert float(paper_bound(0.99, 0.999)) == 1.0
+
+
+def test_a_nan_in_a_large_leaf_is_seen():
+    x = np.ones(10_000, np.float32)
+    faulty = np.where(np.arange(10_000) == 5_000, np.float32(np.nan), x)
+    assert np.isnan([measured(x, faulty, x, x)[name] for name in ("signal_to_noise", "update_ratio", "stalled")]).all()

@@ -48,11 +48,11 @@ def test_what_the_numbers_follow_from(name):
     tx, params, needed, conditions = NEEDS[name]
     parts = parts_of(tx, params)
     assert (parts.needed, parts.conditions) == (needed, conditions)
-    assert parts.beside_gradients == (0 in needed)
+    assert parts.beside == [i for i in needed if i < 2]
     kinds = [source.kind for source in parts.results]
     assert kinds[:2] == ["stepped"] * 2
     assert kinds.count("stepped") == sum(len(group.changed) for group in parts.groups)
-    assert kinds.count("number") == len(needed) - 2 * parts.beside_gradients
+    assert kinds.count("number") == len(needed) - len(parts.beside)
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="XLA of jax 0.6 writes squares or magnitudes to memory")

@@ -75,12 +75,13 @@ def test_gradients_go_before_and_parameters_behind_the_step_of_their_neighbours(
 
     groups = [Group([i], [3 + i], [3 + i], program) for i in range(3)]
     results = [*(Source("stepped", 3 + i) for i in range(3)), Source("number", 1), Source("input", 6)]
-    parts = Parts(lambda given: [given[0] * 2, given[0] + 1], [6], False, 0, 1, groups, results)
+    parts = Parts(lambda given: [given[0] * 2, given[0] + 1], [6], [], 0, 1, groups, results)
     flat = [jnp.float32(i) for i in (0, 1, 2, 0, 1, 2, 5)]
     after = step_parts(parts, flat, Recorded(events))
     assert events == [
-        *("gradient 0 down", "gradient 1 down", "step 0"),
-        *("gradient 2 down", "step 1", "parameter 0 up"),
-        *("step 2", "parameter 1 up", "parameter 2 up"),
+        *("gradient 0 down", "step 0"),
+        *("gradient 1 down", "step 1"),
+        *("gradient 2 down", "parameter 0 up", "step 2"),
+        *("parameter 1 up", "parameter 2 up"),
     ]
     assert [float(x) for x in after] == [0, 11, 22, 6, 5]

@@ -2,8 +2,9 @@
 
     python benchmarks/overview.py [--figure PATH]
 
-Draws what is in docs/results: `training_step.json` and `memory.json`. Bytes of other libraries are from their formats: two
-float32 numbers per parameter in optax and torch; in bitsandbytes two bytes, and two float32 scales for each 256 parameters.
+Draws what is in docs/results: `training_step.json` and `memory.json`. Bytes of other libraries are from their formats:
+two float32 numbers per parameter in optax and torch; in bitsandbytes two bytes, and two float32 scales for each 256
+parameters.
 """
 
 import argparse
@@ -34,8 +35,8 @@ def times() -> tuple[str, list[tuple[str, float]]]:
 def bytes_of_state() -> list[tuple[str, float]]:
     """Bytes of state per parameter."""
     found = json.loads((RESULTS / "memory.json").read_text())["bytes"]
-    ours = [(f"adamx, {key} moments", found[f"float32, {key} moments"]["state"]) for key in ("float32", "bfloat16", "int8")]
-    return [BYTES[0], *ours, BYTES[1]]
+    moments = [f"{storage} moments" for storage in ("float32", "bfloat16", "int8")]
+    return [BYTES[0], *[(f"adamx, {name}", found[f"float32, {name}"]["state"]) for name in moments], BYTES[1]]
 
 
 def draw(axes: Any, bars: list[tuple[str, float]], label: str) -> None:

@@ -17,6 +17,7 @@ collect_ignore_glob = ["golden/make_*.py"]  # programs, not tests, as are:
 collect_ignore = [
     "mutations.py",
     "sharded.py",
+    "split.py",
     "zero.py",
     "host.py",
     "host_mesh.py",

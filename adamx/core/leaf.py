@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from adamx import numerics
+from adamx.core import in_blocks
 from adamx.core.averages import Averages
 from adamx.numerics import Scalar
 from adamx.storage.codec import is_half
@@ -125,7 +126,8 @@ def step_leaf(
     """
     averages, eps, b1 = rule.with_numbers(numbers)
     g = leaf.gradient if numbers.factor is None else scaled(numbers.factor, leaf.gradient)
-    m, v, mu, nu = averages.step(g, leaf.mu, leaf.nu, of_moments if averages.draws else None)  # lines 7 and 8
+    walk = of_moments if averages.draws else None
+    m, v, mu, nu = in_blocks.step(averages, g, leaf.mu, leaf.nu, walk)  # lines 7 and 8
     u = direction(rule, numbers, m, v, g, b1, eps)  # lines 9 to 11
     start = weight_behind(leaf.param, leaf.remainder)
     for term in terms:

@@ -1,11 +1,13 @@
 """Stage 1, lines 5 to 8 of Algorithm 1: the two averages."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
+from adamx.core import in_blocks
 from adamx.core.averages import Averages, averages_of, checked_moments, of_squares
 from adamx.core.message import Message, Moments, Weight, check_message
 from adamx.core.state import MomentsState, increment
@@ -31,7 +33,7 @@ def moments_of(averages: Averages) -> optax.GradientTransformationExtraArgs:
         columns = [before.mu, before.nu]
         if averages.draws:
             columns.append(walks(updates, count, MOMENTS, averages.seeds, extra_args.get("dither_offset")))
-        m, v, mu, nu = map_leaves(averages.step, 4, updates, *columns)  # lines 7 and 8
+        m, v, mu, nu = map_leaves(functools.partial(in_blocks.step, averages), 4, updates, *columns)  # lines 7 and 8
         b1, b2, precise = averages.b1, averages.b2, averages.precise
         moments = averages.message(
             count=count,

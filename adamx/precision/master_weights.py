@@ -70,7 +70,7 @@ def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any,
         return target.astype(jnp.float32) - p.astype(jnp.float32), moved
     target, lower = split(moved)
     emitted = jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - widen(p))
-    lands = bits_of(nearest_even(widen(p) + emitted)) == bits_of(target)
+    lands = nearest_even(widen(p) + emitted) == bits_of(target)
     return emitted, jnp.where(lands, lower, jnp.uint16(0))
 
 

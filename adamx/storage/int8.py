@@ -13,6 +13,7 @@ from adamx.patterns import check_all_match, check_patterns, first_match
 from adamx.storage import blocks
 from adamx.storage.codec import Quantized, Resolution, Stored, wrong_codes
 from adamx.storage.floats import Float
+from adamx.storage.largest import largest_two
 from adamx.trees import Tree
 
 ROUNDING = 2.0**-21
@@ -141,11 +142,19 @@ def decode_blocks(codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Arr
     return jnp.where(signed < 0, -size, size)
 
 
-def encode_blocks(x: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The inverse, rounded against thresholds: codes of a dtype, scale and top."""
+def encode_blocks(
+    x: jax.Array, bits: jax.Array, dtype: jnp.dtype, largest: tuple[jax.Array, jax.Array] | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The inverse, rounded against thresholds: codes of a dtype, scale and top.
+
+    Args:
+        x: blocks along the last axis, float32.
+        bits: 2^32 times the thresholds.
+        dtype: of the codes.
+        largest: what `largest_two` gives for x; None: find them.
+    """
     size = jnp.abs(x)
-    top = jnp.max(size, axis=-1, keepdims=True)
-    rest = jnp.max(jnp.where(size >= top * (1 - ROUNDING), 0, size), axis=-1, keepdims=True)
+    top, rest = largest_two(size, ROUNDING) if largest is None else largest
     most, second = (_constant(_top_code(dtype) - i, dtype) for i in (0, 1))
     # Whatever is rounded on the way, the largest is at least `most` units, and the second largest at most `second`, or
     # what lies between them is as likely to become the largest as it is close to it. Tiny blocks have codes alone.
@@ -159,8 +168,8 @@ def encode_blocks(x: jax.Array, bits: jax.Array, dtype: jnp.dtype) -> tuple[jax.
 
 def _at_most(y: jax.Array, limit: float) -> jax.Array:
     """The smaller of two positive numbers, by their bits: no compiler contracts a product into a sum through them."""
-    bits = jnp.minimum(jax.lax.bitcast_convert_type(y, jnp.uint32), np.float32(limit).view(np.uint32))
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+    bits, most = jax.lax.bitcast_convert_type(y, jnp.uint32), np.float32(limit).view(np.uint32)
+    return jax.lax.bitcast_convert_type(jnp.where(bits < most, bits, most), jnp.float32)  # Mosaic lacks this minimum
 
 
 def _top_code(dtype: DTypeLike) -> int:

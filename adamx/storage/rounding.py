@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 
 from adamx.numerics import ulp
 from adamx.storage.dither import fraction
-from adamx.storage.split import nearest_even
+from adamx.storage.split import QUIET_NAN, UPPER, from_bits, nearest_even
 
 
 def to_bfloat16(x: jax.Array, bits: jax.Array | None, *, square: bool = False) -> jax.Array:
@@ -21,11 +21,10 @@ def to_bfloat16(x: jax.Array, bits: jax.Array | None, *, square: bool = False) -
         return x.astype(jnp.bfloat16)
     whole = jax.lax.bitcast_convert_type(x, jnp.uint32)
     up = (whole & 0xFFFF) > (bits >> 16)
-    rounded = (whole >> 16) + up.astype(jnp.uint32)
+    rounded = (whole & UPPER) + (up.astype(jnp.uint32) << 16)
     if square:
-        rounded = jnp.where((whole != 0) & (rounded == 0), jnp.uint32(1), rounded)
-    rounded = jnp.where(jnp.isnan(x), jnp.uint32(0x7FC0), rounded)
-    return jax.lax.bitcast_convert_type(rounded.astype(jnp.uint16), jnp.bfloat16)
+        rounded = jnp.where((whole != 0) & (rounded == 0), jnp.uint32(1 << 16), rounded)
+    return from_bits(jnp.where(jnp.isnan(x), QUIET_NAN, rounded))
 
 
 def sum_to_bfloat16(x: jax.Array, y: jax.Array, bits: jax.Array) -> jax.Array:
@@ -45,10 +44,9 @@ def sum_to_bfloat16(x: jax.Array, y: jax.Array, bits: jax.Array) -> jax.Array:
     fits = (whole & 0xFFFF).astype(jnp.float32) + outward  # in units in the last place of the float32 sum
     below = fits < 0
     up = fits + jnp.where(below, 65536.0, 0.0) > fraction(bits) * 65536
-    moved = (whole >> 16) - below.astype(jnp.uint32) + up.astype(jnp.uint32)
-    rounded = jax.lax.bitcast_convert_type(moved.astype(jnp.uint16), jnp.bfloat16)
+    rounded = (whole & UPPER) + ((up.astype(jnp.uint32) - below.astype(jnp.uint32)) << 16)
     plain = (total == 0) | ~(jnp.abs(dropped) < jnp.inf)
-    return jnp.where(plain, nearest_even(total), rounded)
+    return from_bits(jnp.where(plain, nearest_even(total), rounded))
 
 
 def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square: bool = False) -> jax.Array:

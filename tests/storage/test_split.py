@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from adamx.storage.split import bits_of, join, nearest_even, split, widen
+from adamx.storage.split import bits_of, from_bits, join, nearest_even, split, widen
 
 SPECIAL = [0x00000000, 0x80000000, 0x7F800000, 0xFF800000, 0x3F808000, 0x3F818000, 0x3F807FFF, 0x7F7F7FFF, 0x00000001]
 
@@ -42,13 +43,13 @@ def test_not_finite():
     assert np.isnan(join(upper, lower)[0])
     every_nan = as_float(np.asarray([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFFFF8000], np.uint32))
     assert np.isnan(np.asarray(split(every_nan)[0], np.float32)).all()
-    assert np.isnan(np.asarray(nearest_even(every_nan), np.float32)).all()
+    assert np.isnan(np.asarray(from_bits(nearest_even(every_nan)), np.float32)).all()
 
 
 def test_nearest_even_is_the_cast():
     x = as_float(patterns())
     np.testing.assert_array_equal(
-        np.asarray(nearest_even(x)).view(np.uint16), np.asarray(x).astype(jnp.bfloat16).view(np.uint16)
+        np.asarray(from_bits(nearest_even(x))).view(np.uint16), np.asarray(x).astype(jnp.bfloat16).view(np.uint16)
     )
 
 
@@ -56,6 +57,15 @@ def test_widen_is_exact():
     x = np.arange(2**16, dtype=np.uint16).view(jnp.bfloat16)
     np.testing.assert_array_equal(as_bits(widen(jnp.asarray(x))), np.arange(2**16, dtype=np.uint32) << 16)
     np.testing.assert_array_equal(bits_of(jnp.asarray(x)), np.arange(2**16, dtype=np.uint32) << 16)
+
+
+@pytest.mark.parametrize("through", [from_bits, jax.jit(from_bits)], ids=["op by op", "compiled"])
+def test_from_bits_inverts_bits_of(through):
+    x = np.arange(2**16, dtype=np.uint16).view(jnp.bfloat16)
+    numbers = ~np.isnan(x.astype(np.float32))  # of NaN only that it is one
+    back = np.asarray(through(bits_of(jnp.asarray(x))))
+    np.testing.assert_array_equal(back.view(np.uint16)[numbers], x.view(np.uint16)[numbers])
+    assert np.isnan(back.astype(np.float32)[~numbers]).all()
 
 
 def test_no_rounding_to_bfloat16_and_back_in_the_program():

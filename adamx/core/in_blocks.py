@@ -1,0 +1,104 @@
+"""Lines 7 and 8 on a leaf of which both moments are `Int8`, in the forms that XLA fuses on GPUs and TPUs.
+
+The plain form averages a leaf and then looks at it in blocks. XLA:TPU moves the whole leaf to another layout for that,
+and back, and XLA:GPU writes both averages to memory. Results are those of the plain form, up to how a compiler
+contracts the sums.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adamx.core.averages import Averages
+from adamx.storage import Int8, blocks
+from adamx.storage.codec import Quantized, is_quantized
+from adamx.storage.dither import Thresholds
+from adamx.storage.int8 import ROUNDING
+from adamx.storage.largest import largest_two_at_once
+from adamx.storage.on_blocks import OnBlocks, View
+from adamx.trees import staged
+
+ROWS = 8
+"""Rows of a tile of a TPU: once they are split off, blocks of 128 are seen without moving a number."""
+
+SINCE = (0, 7)
+"""Before this version of JAX `shard_map` does not know a choice by platform."""
+
+
+def step(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds | None = None) -> tuple[Any, ...]:
+    """`averages.step` in the form for the platform that the program is compiled for."""
+    if not _takes(averages, g, mu, nu, walk):
+        return averages.step(g, mu, nu, walk)
+    on_gpu, on_tpu = (functools.partial(form, averages) for form in (_on_gpu, _on_tpu))
+    return jax.lax.platform_dependent(g, mu, nu, walk, cuda=on_gpu, rocm=on_gpu, tpu=on_tpu, default=averages.step)
+
+
+def _takes(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds | None) -> bool:
+    """Whether both moments are float32 in blocks of one size, in a program that is recorded."""
+    codecs = averages.mu_codec, averages.nu_codec
+    if walk is None or not all(isinstance(codec, Int8) for codec in codecs):
+        return False
+    sizes = {codec.block_size for codec in codecs if isinstance(codec, Int8)}
+    quantized = is_quantized(mu) and is_quantized(nu) and jnp.result_type(g, jnp.float32) == jnp.float32
+    return quantized and len(sizes) == 1 and not averages.dithers_sum and jax.__version_info__ >= SINCE and staged()
+
+
+class Given(NamedTuple):
+    """Thresholds that are there already; stands for `adamx.storage.dither.Walk`."""
+
+    bits: jax.Array
+
+    def thresholds(self, _: Any) -> jax.Array:
+        """Themselves."""
+        return self.bits
+
+
+def _size(averages: Averages) -> int:
+    assert isinstance(averages.mu_codec, Int8)
+    return averages.mu_codec.block_size
+
+
+def _checked(averages: Averages, g: Any, mu: Any, nu: Any) -> tuple[jax.Array, Quantized, Quantized]:
+    """Arrays, and moments whose blocks are those of the codec."""
+    for stored in (mu, nu):
+        blocks.check_scale(stored.scale, stored.codes.shape, _size(averages))
+    return jax.tree.map(jnp.asarray, (g, mu, nu))
+
+
+def _on_tpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> tuple[Any, ...]:
+    """The plain form, but that codes and averages are seen in blocks after the rows of a tile are split off."""
+    g, mu, nu = _checked(averages, g, mu, nu)
+    whole = g.ndim > 1 and g.shape[-2] % ROWS == 0 and not any(jax.typeof(g).sharding.spec[-2:])
+    view = View(g.shape, _size(averages), ROWS if whole else 1)
+    mu_codec, nu_codec = (OnBlocks(codec, view=view) for codec in (averages.mu_codec, averages.nu_codec))
+    return averages.replace(mu_codec=mu_codec, nu_codec=nu_codec).step(g, mu, nu, walk)
+
+
+def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> tuple[Any, ...]:
+    """The averages three times, as XLA:GPU else writes them to memory: for the blocks' numbers, the codes and u.
+
+    What is computed for the numbers and for u becomes one kernel with what follows it, and the codes are another. The
+    barriers keep the three apart, and let the compiler see that all read the same gradient and codes.
+    """
+    g, mu, nu = _checked(averages, g, mu, nu)
+    view = View(g.shape, _size(averages))
+    codecs, in_blocks = (averages.mu_codec, averages.nu_codec), view.split(g)
+
+    def seen(found: Any = (None, None)) -> Callable[..., tuple[Any, ...]]:
+        mu_codec, nu_codec = (OnBlocks(codec, found=largest) for codec, largest in zip(codecs, found, strict=True))
+        return averages.replace(mu_codec=mu_codec, nu_codec=nu_codec).step
+
+    def fresh(*before: Any) -> list[Quantized]:
+        stored = [view.split_all(x) for x in (mu, nu)]
+        numbers, _ = jax.lax.optimization_barrier(([x[1:] for x in stored], before))
+        return [Quantized(x.codes, *own) for x, own in zip(stored, numbers, strict=True)]
+
+    bits = Given(view.split(walk.thresholds(g.shape)))
+    m, v, *_ = seen()(in_blocks, *fresh(), bits)
+    found = largest_two_at_once(jnp.abs(m), ROUNDING), largest_two_at_once(jnp.abs(v), ROUNDING)
+    *_, new_mu, new_nu = seen(found)(in_blocks, *fresh(found), bits)
+    m, v, *_ = seen()(in_blocks, *fresh(jnp.zeros([])), bits)
+    return view.merge(m), view.merge(v), view.merge_all(new_mu), view.merge_all(new_nu)

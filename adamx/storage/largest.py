@@ -1,0 +1,77 @@
+"""The largest number of each block, and the largest of the others: two reductions, or one for GPUs."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+WINDOW = 32
+"""Neighbours of the largest number that the one reduction tells apart: the bits of an integer."""
+
+
+def largest_two(size: jax.Array, apart: float) -> tuple[jax.Array, jax.Array]:
+    """The largest number of each block, and the largest that is below `1 - apart` times it.
+
+    Args:
+        size: not negative, float32, with blocks along the last axis.
+        apart: at most 2^-20.
+
+    Returns:
+        Two arrays with 1 in the place of the last axis.
+    """
+    top = jnp.max(size, axis=-1, keepdims=True)
+    return top, jnp.max(jnp.where(size >= top * (1 - apart), 0, size), axis=-1, keepdims=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest_two_at_once(size: jax.Array, apart: float) -> tuple[jax.Array, jax.Array]:
+    """`largest_two` in one reduction, so that a GPU reads a leaf once; equal but for NaN and subnormal numbers.
+
+    Which numbers are close to the largest is not known before the end. So a block keeps the bits of the largest, a mask
+    with a bit for each of the float32 numbers up to 31 below it that is in the block, and the largest number below
+    those. The numbers that `apart` leaves out are at most 16.
+    """
+    bits = jax.lax.bitcast_convert_type(size, jnp.int32)
+    each = bits, jnp.ones_like(bits, jnp.uint32), jnp.full_like(bits, -1)
+    none = jnp.int32(-1), jnp.uint32(0), jnp.int32(-1)
+    found = jax.lax.reduce(each, none, _joined, (size.ndim - 1,))
+    most, mask, below = (x[..., None] for x in found)
+    top = jax.lax.bitcast_convert_type(most, jnp.float32)
+    bound = jax.lax.bitcast_convert_type(top * (1 - apart), jnp.int32)
+    skipped = jnp.clip(most - bound + 1, 0, WINDOW - 1)  # they are not below the bound
+    mask = mask >> skipped.astype(jnp.uint32)
+    rest = jnp.where(mask == 0, below, most - skipped - _lowest_bit(mask))
+    return top, jax.lax.bitcast_convert_type(jnp.maximum(rest, 0), jnp.float32)
+
+
+@largest_two_at_once.defjvp
+def _jvp(apart: float, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[Any, Any]:
+    return jax.jvp(functools.partial(largest_two, apart=apart), primals, tangents)
+
+
+Part = tuple[jax.Array, jax.Array, jax.Array]
+"""The bits of the largest number of a part of a block, which of the 32 from it downwards are there, and the next."""
+
+
+def _joined(one: Part, other: Part) -> Part:
+    """What two parts are together."""
+    most = jnp.maximum(one[0], other[0])
+    (mask, below), (others, below_them) = _seen_from(most, *one), _seen_from(most, *other)
+    return most, mask | others, jnp.maximum(below, below_them)
+
+
+def _seen_from(most: jax.Array, own: jax.Array, mask: jax.Array, below: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A part's mask counted from the largest number of both, and the largest number that is not in it."""
+    distance = most - own
+    far, few = distance >= WINDOW, jnp.minimum(distance, WINDOW - 1).astype(jnp.uint32)
+    # The bits that a shift by this many drops; two shifts, as one by 32 is undefined.
+    dropped = jnp.where(far, mask, (mask >> 1) >> (WINDOW - 1 - few))
+    first = own - _lowest_bit(dropped) - jnp.where(far, 0, WINDOW - distance)
+    kept = jnp.where(far, jnp.uint32(0), mask << few)
+    return kept, jnp.where(dropped == 0, below, first)
+
+
+def _lowest_bit(mask: jax.Array) -> jax.Array:
+    """The number of the lowest bit that is 1; 32 where there is none."""
+    return jax.lax.population_count(~mask & (mask - 1)).astype(jnp.int32)

@@ -4,10 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adamx import numerics
 from adamx.core.averages import Averages, checked_moments
 from adamx.core.leaf import Leaf, Numbers, Rule
+from adamx.core.leaf_norms import of_given
 from adamx.core.state import MomentsState, increment
 from adamx.core.step import Pass, Step, Weights
 from adamx.core.work import Work
@@ -32,7 +34,7 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
         before = checked_moments(averages, state, gradients)
         check_fits(weights.params, gradients, "parameter", "update")
         count = increment(jnp.asarray(before.count))  # line 5
-        found = _leaves(gradients, weights, before)
+        found = _leaves(gradients, weights, before, told.measured is not None)
         work = Work(
             numbers=_numbers(averages, eps, eps_root, count, weights, told),
             leaves=found,
@@ -44,8 +46,10 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
         )
         columns = zip(*told.execute(work), strict=True) if work.leaves else [()] * len(Leaf._fields)
         treedef = jax.tree.structure(weights.params)
-        _, params, remainder, mu, nu = (treedef.unflatten(column) for column in columns)
-        moved = weights.replace(params=params, remainder=None if weights.remainder is None else remainder)
+        *columns, norms = columns
+        _, params, remainder, mu, nu = map(treedef.unflatten, columns)
+        norms = of_given(norms, treedef.flatten_up_to(gradients), told.measured)
+        moved = weights.replace(params=params, remainder=None if weights.remainder is None else remainder, norms=norms)
         return moved, MomentsState(count, mu, nu)
 
     return step
@@ -68,14 +72,15 @@ def _numbers(
     return Numbers._make([told.factor, *numbers, clock, other])
 
 
-def _leaves(gradients: Tree, weights: Weights, before: MomentsState) -> tuple[Leaf, ...]:
-    """What belongs to each leaf of the parameters, in their order."""
+def _leaves(gradients: Tree, weights: Weights, before: MomentsState, norms: bool) -> tuple[Leaf, ...]:
+    """What belongs to each leaf of the parameters, in their order; zeros where norms will stand."""
     params, treedef = jax.tree.flatten(weights.params)
     columns = [treedef.flatten_up_to(tree) for tree in (gradients, before.mu, before.nu)]
     remainder = weights.remainder
     behind = [None] * len(params) if remainder is None else treedef.flatten_up_to(remainder)
     arrays = zip(params, behind, *columns, strict=True)
-    return tuple(Leaf(*jax.tree.map(jnp.asarray, (g, p, r, mu, nu))) for p, r, g, mu, nu in arrays)
+    zeros = np.zeros(3, np.float32) if norms else None
+    return tuple(Leaf(*jax.tree.map(jnp.asarray, (g, p, r, mu, nu)), zeros) for p, r, g, mu, nu in arrays)
 
 
 def _offsets(params: Tree, told: Pass) -> tuple[tuple[Any, ...], ...] | None:

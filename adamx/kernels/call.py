@@ -38,15 +38,20 @@ def call_native(form: Form, work: Work, step: OfStep) -> tuple[Leaf, ...]:
         attributes |= {f"{name}_storage": storage, f"{name}_block": block}
     averages = work.rule.averages
     precise1, precise2 = (averages.precise and float(b) >= 0.5 for b in (averages.b1, averages.b2))
-    flags = {"nesterov": work.rule.nesterov, "precise1": precise1, "precise2": precise2}
+    measured = any(leaf.norms is not None for leaf in work.leaves)
+    if measured:
+        outputs.append(jax.ShapeDtypeStruct((len(work.leaves), 3), jnp.float32))
+    flags = {"norms": measured, "nesterov": work.rule.nesterov, "precise1": precise1, "precise2": precise2}
     kernel = jax.ffi.ffi_call(TARGET, outputs, input_output_aliases=aliases)
-    stepped = iter(kernel(*operands, **{name: np.int64(value) for name, value in attributes.items()}, **flags))
+    found = kernel(*operands, **{name: np.int64(value) for name, value in attributes.items()}, **flags)
+    stepped, norms = iter(found), found[-1] if measured else [None] * len(work.leaves)
 
-    def after(leaf: Leaf) -> Leaf:
+    def after(i: int, leaf: Leaf) -> Leaf:
         changed = (leaf.param, leaf.remainder, leaf.mu, leaf.nu)
-        return Leaf(None, *jax.tree.unflatten(jax.tree.structure(changed), [next(stepped) for _ in arrays_of(leaf)]))
+        arrays = jax.tree.unflatten(jax.tree.structure(changed), [next(stepped) for _ in arrays_of(leaf)])
+        return Leaf(None, *arrays, norms[i])
 
-    return tuple(after(leaf) for leaf in work.leaves)
+    return tuple(after(i, leaf) for i, leaf in enumerate(work.leaves))
 
 
 NATIVE = Kernel(form_of, call_native)

@@ -140,8 +140,9 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
     leaf = work.leaves[i]
     if not work.folds(i):
         return "several weight decays, one of them cautious"
-    if kernel is not None and kernel.form_of(leaf, work.rule) is not None:
-        return "small: XLA's own loop is as fast"
+    if kernel is not None and kernel.form_of(leaf._replace(norms=None), work.rule) is not None:
+        small = kernel.form_of(leaf, work.rule) is not None
+        return "small: XLA's own loop is as fast" if small else "XLA takes norms: this kernel sees tiles, not leaves"
     if work.rule.averages.dithers_sum:
         return "β2 this close to 1 dithers the sum of v"
     return "the kernel does not take this shape, dtype or storage"

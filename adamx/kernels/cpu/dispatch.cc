@@ -7,9 +7,9 @@
 
 namespace adamx {
 
-#define ADAMX_VERSION(name)                                                        \
-  namespace name {                                                                 \
-  void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end); \
+#define ADAMX_VERSION(name)                                                                         \
+  namespace name {                                                                                  \
+  void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end, double* squares); \
   }
 #if defined(ADAMX_X86)
 ADAMX_VERSION(avx512)
@@ -56,8 +56,8 @@ const Version& version() {
 
 }  // namespace
 
-void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end) {
-  version().step_tiles(leaf, step, begin, end);
+void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end, double* squares) {
+  version().step_tiles(leaf, step, begin, end, squares);
 }
 
 const char* instructions() { return version().name; }

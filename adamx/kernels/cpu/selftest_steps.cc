@@ -75,7 +75,8 @@ double float16(uint16_t bits) {
   return bits & 0x8000 ? -size : size;
 }
 
-// Element j of the weight whose array has number i, or of the float32 weight behind it.
+}  // namespace
+
 double weight(const Case& of, const Arrays::Contents& arrays, size_t i, size_t j) {
   if (of.weight == Element::f32) return static_cast<double>(element<float>(arrays[i], j));
   if (of.weight == Element::f16 && of.master()) return static_cast<double>(element<float>(arrays[i + 1], j));
@@ -83,6 +84,8 @@ double weight(const Case& of, const Arrays::Contents& arrays, size_t i, size_t j
   if (of.weight == Element::f16) return float16(bits);
   return static_cast<double>(bfloat16(bits, of.master() ? element<uint16_t>(arrays[i + 1], j) : uint16_t{0}));
 }
+
+namespace {
 
 // After the point, of the weight in the end.
 int digits(const Case& of) {
@@ -133,7 +136,7 @@ void check_case(const Case& of, Pool& pool) {
   for (const Version& version : versions()) {
     const auto got = after(of, arrays, start, [&](const Call& call) {
       [[maybe_unused]] const FlushSubnormals flushed;
-      for (const Leaf& leaf : call.leaves) version.step_tiles(leaf, call.step, 0, tiling(leaf).count());
+      for (const Leaf& leaf : call.leaves) version.step_tiles(leaf, call.step, 0, tiling(leaf).count(), nullptr);
     });
     const std::string other = differing(arrays, got, alone, std::strcmp(version.name, instructions()) == 0);
     check(other.empty(), of.name() + ", " + version.name + ": arrays" + other);

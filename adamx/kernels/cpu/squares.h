@@ -19,7 +19,7 @@ struct NoSquares {
   void add_to(double*) const {}
 };
 
-// Summed in float32 over a tile, within 2^-17 of itself at worst, and in double from tile to tile.
+// Summed in float32 over a tile, within 2^-16 of itself at worst, and in double from tile to tile.
 class Squares {
  public:
   struct Room {

@@ -182,7 +182,8 @@ def _measured(moved: Weights, told: Pass, of_leaf: tuple[str, ...], found: Mappi
     """The weights with the norms of all groups, if they are asked for; a frozen leaf has no update."""
     if told.measured is None:
         return moved
-    columns, frozen = {name: iter(norms) for name, norms in found.items()}, measured(moved, told).norms
+    columns: dict[str, Any] = {name: iter(norms) for name, norms in found.items()}
+    frozen: Any = measured(moved, told).norms
     return moved.replace(
         norms=tuple(next(columns[group]) if group in columns else frozen[i] for i, group in enumerate(of_leaf))
     )

@@ -80,7 +80,7 @@ def _leaves(gradients: Tree, weights: Weights, before: MomentsState, norms: bool
     behind = [None] * len(params) if remainder is None else treedef.flatten_up_to(remainder)
     arrays = zip(params, behind, *columns, strict=True)
     zeros = np.zeros(3, np.float32) if norms else None
-    return tuple(Leaf(*jax.tree.map(jnp.asarray, (g, p, r, mu, nu)), zeros) for p, r, g, mu, nu in arrays)
+    return tuple(Leaf(*jax.tree.map(jnp.asarray, (g, p, r, mu, nu, zeros))) for p, r, g, mu, nu in arrays)
 
 
 def _offsets(params: Tree, told: Pass) -> tuple[tuple[Any, ...], ...] | None:

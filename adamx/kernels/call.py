@@ -49,7 +49,7 @@ def call_native(form: Form, work: Work, step: OfStep) -> tuple[Leaf, ...]:
     def after(i: int, leaf: Leaf) -> Leaf:
         changed = (leaf.param, leaf.remainder, leaf.mu, leaf.nu)
         arrays = jax.tree.unflatten(jax.tree.structure(changed), [next(stepped) for _ in arrays_of(leaf)])
-        return Leaf(None, *arrays, norms[i])
+        return Leaf(None, *arrays)._replace(norms=norms[i])
 
     return tuple(after(i, leaf) for i, leaf in enumerate(work.leaves))
 

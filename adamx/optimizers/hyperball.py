@@ -55,7 +55,10 @@ def scale_by_hyperball(
 
 
 def _matrices(tree: Tree) -> Tree:
-    return jax.tree.map(lambda x: jnp.ndim(x) >= 2, tree)
+    def is_matrix(x: Any) -> bool:
+        return jnp.ndim(x) >= 2
+
+    return jax.tree.map(is_matrix, tree)
 
 
 def _each(formula: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[[Any, Any], Any]:

@@ -71,7 +71,7 @@ void check_case(const Case& of, Pool& pool) {
     std::vector<double> squares(of.shapes.size() * kNorms);
     const Call call = arrays.call(of.form);
     for (size_t i = 0; i < call.leaves.size(); ++i) {
-      version.step_tiles(call.leaves[i], call.step, 0, tiling(call.leaves[i]).count(), squares.data() + kNorms * i);
+      version.measure_tiles(call.leaves[i], call.step, 0, tiling(call.leaves[i]).count(), squares.data() + kNorms * i);
     }
     bool same = true;
     for (size_t i = 0; i < squares.size(); ++i)

@@ -136,7 +136,7 @@ void check_case(const Case& of, Pool& pool) {
   for (const Version& version : versions()) {
     const auto got = after(of, arrays, start, [&](const Call& call) {
       [[maybe_unused]] const FlushSubnormals flushed;
-      for (const Leaf& leaf : call.leaves) version.step_tiles(leaf, call.step, 0, tiling(leaf).count(), nullptr);
+      for (const Leaf& leaf : call.leaves) version.step_tiles(leaf, call.step, 0, tiling(leaf).count());
     });
     const std::string other = differing(arrays, got, alone, std::strcmp(version.name, instructions()) == 0);
     check(other.empty(), of.name() + ", " + version.name + ": arrays" + other);

@@ -11,17 +11,15 @@ namespace ADAMX_ISA {
 
 // A step that is not asked.
 struct NoSquares {
+  static constexpr bool kAsked = false;
   struct Room {};
   explicit NoSquares(Room&) {}
-  void see(Of, F, int64_t) {}
-  template <typename Reread>
-  void end_tile(int64_t, Reread) {}
-  void add_to(double*) const {}
 };
 
 // Summed in float32 over a tile, within 2^-16 of itself at worst, and in double from tile to tile.
 class Squares {
  public:
+  static constexpr bool kAsked = true;
   struct Room {
     alignas(64) float updates[kTile + kWidest];  // of a tile, as nothing else keeps them
   };

@@ -1,4 +1,5 @@
-// The step on a leaf, tile by tile. Compiled once for each set of instructions, under the name ADAMX_ISA.
+// The step on a leaf, tile by tile. Compiled for each set of instructions, under the name ADAMX_ISA: once as it is, and
+// once with norms. In one file both would be too much for the compiler to inline.
 #include <algorithm>
 
 #include "coded.h"
@@ -12,7 +13,7 @@ namespace {
 
 // The numbers of a step and what a tile is made of are copies that no store can reach: they stay in registers.
 template <typename Norms, typename Known, bool coded_mu, bool coded_nu, typename Places>
-void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t end, double* squares) {
+void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t end, [[maybe_unused]] double* squares) {
   Constants c = constants;
   typename Norms::Room room;
   Norms norms(room);
@@ -31,12 +32,14 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
     } else {
       plain(c, known, Places(leaf, first, n), n, &norms);
     }
-    norms.end_tile(n, [&](Of of, int64_t i) {
-      return of == Of::gradient ? widened(known.gradient_type, known.gradient, i) : started(known, i);
-    });
+    if constexpr (Norms::kAsked) {
+      norms.end_tile(n, [&](Of of, int64_t i) {
+        return of == Of::gradient ? widened(known.gradient_type, known.gradient, i) : started(known, i);
+      });
+    }
     if (!whole) padded.write_back();
   }
-  norms.add_to(squares);
+  if constexpr (Norms::kAsked) norms.add_to(squares);
 }
 
 template <typename Norms, typename Places>
@@ -63,18 +66,25 @@ template <typename Norms>
 void placed(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end, double* squares) {
   const Constants c(leaf, numbers);
   const bool known = is_usual(c.rule, leaf) && leaf.mu.storage != Storage::bf16_nearest, groups = in_groups(leaf);
-  if (known && groups) return usual<Norms, InGroups>(c, leaf, begin, end, squares);
-  if (known) return usual<Norms, OneByOne>(c, leaf, begin, end, squares);
-  if (groups) return any<Norms, InGroups>(c, leaf, begin, end, squares);
+  if (known && (groups || leaf.mu.storage == Storage::f32)) return usual<Norms, InGroups>(c, leaf, begin, end, squares);
+  if constexpr (!Norms::kAsked) {  // or the library is half as large again, for few leaves
+    if (known) return usual<Norms, OneByOne>(c, leaf, begin, end, squares);
+    if (groups) return any<Norms, InGroups>(c, leaf, begin, end, squares);
+  }
   any<Norms, OneByOne>(c, leaf, begin, end, squares);
 }
 
 }  // namespace
 
-void step_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end, double* squares) {
-  if (squares != nullptr) return placed<Squares>(leaf, numbers, begin, end, squares);
+#if defined(ADAMX_MEASURES)
+void measure_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end, double* squares) {
+  placed<Squares>(leaf, numbers, begin, end, squares);
+}
+#else
+void step_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end) {
   placed<NoSquares>(leaf, numbers, begin, end, nullptr);
 }
+#endif
 
 }  // namespace ADAMX_ISA
 }  // namespace adamx

@@ -81,11 +81,13 @@ inline F update(const Leaf& leaf, const Rule& rule, F start, F direction) {
 
 template <typename Places, typename Norms>
 inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk,
-                 const Places& places, Norms* norms) {
+                 const Places& places, [[maybe_unused]] Norms* norms) {
   const F moved = leaf.decays == Decay::nowhere ? multiply_add(rule.scale, direction, start)
                                                 : start + update(leaf, rule, start, direction);
-  norms->see(Of::gradient, widened(leaf.gradient_type, leaf.gradient, i), i);
-  norms->see(Of::update, update(leaf, rule, start, direction), i);
+  if constexpr (Norms::kAsked) {
+    norms->see(Of::gradient, widened(leaf.gradient_type, leaf.gradient, i), i);
+    norms->see(Of::update, update(leaf, rule, start, direction), i);
+  }
   if (leaf.weight_type == Type::f32) {
     store(at<float>(leaf.weight, i), moved);
   } else if (leaf.weight_type == Type::f16) {
@@ -99,7 +101,9 @@ inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direc
   } else {
     store(at<uint16_t>(leaf.weight, i), narrow16(to_bfloat16(moved)));
   }
-  norms->see(Of::weight, leaf.weights == Weights::master ? moved : widened(leaf.weight_type, leaf.weight, i), i);
+  if constexpr (Norms::kAsked) {
+    norms->see(Of::weight, leaf.weights == Weights::master ? moved : widened(leaf.weight_type, leaf.weight, i), i);
+  }
 }
 
 }  // namespace ADAMX_ISA

@@ -46,9 +46,9 @@ def with_norms(tx: optax.GradientTransformation, *patterns: str) -> optax.Gradie
     """Keeps the norms of gradients, updates and parameters of the last step in the state, for a loop to log.
 
     `‖g_t‖`, `‖θ_t - θ_{t-1}‖` and `‖θ_t‖`, each `√Σx²` over all leaves, and over those of each pattern. The step itself
-    is the same as without. Through `adamx.step` the native kernel sums squares as it steps and reads no array again; its
-    norms are right to 1e-5 of themselves for float32 numbers of any size. Without it XLA sums beside its own loop, in float32: a norm above 1e19 is infinite. The
-    Pallas kernel for GPUs and TPUs takes no leaf of such a step.
+    is the same as without. Through `adamx.step` the native kernel sums squares as it steps and reads no array again.
+    Its norms are right to 1e-5 of themselves, whatever size float32 numbers have. Without it XLA sums beside its own
+    loop, in float32: a norm above 1e19 is infinite. The Pallas kernel for GPUs and TPUs takes no leaf of such a step.
 
     Gradients are those that this wrapper gets. Put it around a chain: a clip inside does not change their norm. If a
     stage makes other gradients before the optimizer, the norm of those that came costs a read. Updates and parameters

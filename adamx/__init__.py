@@ -40,6 +40,7 @@ from adamx.injection import inject_hyperparams as inject_hyperparams
 from adamx.kernels.explain import explain as explain
 from adamx.kernels.step import step as step
 from adamx.loop.minimize import minimize as minimize
+from adamx.metrics import with_norms as with_norms
 from adamx.optimizers.adabelief import adabelief as adabelief
 from adamx.optimizers.adam import adam as adam
 from adamx.optimizers.adam import scale_by_adam as scale_by_adam

@@ -62,7 +62,7 @@ def global_norm(tree: Tree, own: frozenset[str] | None = None) -> jax.Array:
     def root(factor: float) -> jax.Array:
         sums: dict[shards.Axes, jax.Array] = {}
         for x, over in zip(leaves, axes, strict=True):
-            part = _sum_of_squares(x, factor)
+            part = sum_of_squares(x, factor)
             sums[over] = _plus(sums[over], part) if over in sums else part
         first, *others = (shards.total(x, over) for over, x in sums.items())
         for other in others:
@@ -79,6 +79,21 @@ def _plus(a: jax.Array, b: jax.Array) -> jax.Array:
     return a.astype(wide) + b.astype(wide)
 
 
-def _sum_of_squares(x: jax.Array, factor: float) -> jax.Array:
+def sum_of_squares(x: jax.Array, factor: float = 1) -> jax.Array:
+    """The sum of the squares of the elements times a factor, in float32 or wider."""
     wide = x.astype(numerics.compute_dtype(x.dtype))
     return jnp.sum(numerics.square(wide if factor == 1 else wide * factor))
+
+
+def of_parts(norms: jax.Array, axes: shards.Axes = ()) -> jax.Array:
+    """The norm of a whole from those of its parts, `√Σn²`, without squares that overflow or vanish.
+
+    Args:
+        norms: of the parts, along the first axis.
+        axes: of the mesh over whose shards the parts go on.
+    """
+    if not norms.shape[0]:
+        return jnp.zeros(norms.shape[1:], norms.dtype)
+    top = shards.largest(jnp.max(norms, axis=0), axes)
+    unit = jnp.where((top > 0) & (top < jnp.inf), top, 1)
+    return unit * jnp.sqrt(shards.total(jnp.sum((norms / unit) ** 2, axis=0), axes))

@@ -11,7 +11,7 @@ import optax
 from optax.transforms import PartitionState
 
 from adamx.core.errors import wrong_state
-from adamx.core.step import Pass, Update, Weights, about, take_step
+from adamx.core.step import Pass, Update, Weights, about, measured, take_step
 from adamx.patterns import check_all_match, check_patterns
 from adamx.trees import Tree, path_name
 from adamx.variables import flatten_with_path, holds_leaf
@@ -100,6 +100,7 @@ def route(optimizers: Mapping[str, Group], default: Group = UNSAID) -> optax.Gra
                 extra=_extra(functools.partial(only, name), told.extra),
                 tails=tuple(tail.take(here) for tail in told.tails),
                 places=tuple(here if told.places is None else (told.places[i] for i in here)),
+                measured=None if told.measured is None else tuple(told.measured[i] for i in here),
             )
             remainder = None if weights.remainder is None else only(name, weights.remainder)
             given = weights.replace(params=only(name, weights.params), remainder=remainder)
@@ -107,10 +108,12 @@ def route(optimizers: Mapping[str, Group], default: Group = UNSAID) -> optax.Gra
 
         found, after = _each(groups, take, state)
         params = _joined(of_leaf, treedef, {name: moved.params for name, moved in found.items()}, weights.params)
-        if weights.remainder is None:
-            return weights.replace(params=params), after
-        behind = {name: moved.remainder for name, moved in found.items()}
-        return weights.replace(params=params, remainder=_joined(of_leaf, treedef, behind, weights.remainder)), after
+        remainder = weights.remainder
+        if remainder is not None:
+            behind = {name: moved.remainder for name, moved in found.items()}
+            remainder = _joined(of_leaf, treedef, behind, remainder)
+        moved = weights.replace(params=params, remainder=remainder)
+        return _measured(moved, told, of_leaf, {name: group.norms for name, group in found.items()}), after
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=_why(groups)))
 
@@ -173,6 +176,17 @@ def _extra(only: Callable[[Tree], Tree], extra: dict[str, Any]) -> dict[str, Any
     """Extra arguments for a group: of the places of shards its own."""
     places = extra.get("dither_offset")
     return extra if places is None else {**extra, "dither_offset": only(places)}
+
+
+def _measured(moved: Weights, told: Pass, of_leaf: tuple[str, ...], found: Mapping[str, Any]) -> Weights:
+    """The weights with the norms of all groups, if they are asked for; a frozen leaf has no update."""
+    if told.measured is None:
+        return moved
+    columns: dict[str, Any] = {name: iter(norms) for name, norms in found.items()}
+    frozen: Any = measured(moved, told).norms
+    return moved.replace(
+        norms=tuple(next(columns[group]) if group in columns else frozen[i] for i, group in enumerate(of_leaf))
+    )
 
 
 def _joined(of_leaf: tuple[str, ...], treedef: Any, found: Mapping[str, Tree], others: Tree) -> Tree:

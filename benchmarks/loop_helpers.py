@@ -1,11 +1,11 @@
-"""Time of what training loops add to a step, over optax's way: accumulation, an average, a guard, groups.
+"""Time of what training loops add to a step, over optax's way: accumulation, an average, norms, a guard, groups.
 
     python benchmarks/loop_helpers.py [--quick] [--json PATH] [--threads N]
 
 Every optimizer is a clip by the global norm and AdamW with a schedule. Beside ours stands what a loop of optax does:
 `MultiSteps` (four microbatches and their step are timed together), `optax.incremental_update` of an average behind the
-step, `apply_if_finite` in the place of the guard against spikes, which optax has not, and `partition` by label. The
-target for accumulation is 0.80 at 1.6e7 parameters, for everything else 1.03.
+step, three `optax.global_norm` for a log, `apply_if_finite` in the place of the guard against spikes, which optax has
+not, and `partition` by label. The target for accumulation is 0.80 at 1.6e7 parameters, for everything else 1.03.
 """
 
 import sys
@@ -23,7 +23,7 @@ import adamx
 
 THEIRS, FLOOR, OURS = "optax", "optax again", "adamx"
 MICROBATCHES = 4
-BARS = {"accumulate": 0.80, "average": 1.03, "spikes": 1.03, "route": 1.03}
+BARS = {"accumulate": 0.80, "average": 1.03, "norms": 1.03, "spikes": 1.03, "route": 1.03}
 
 
 def each_microbatch(take: Any) -> Any:
@@ -51,6 +51,20 @@ def averaged(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def logged(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The norms of gradients, updates and parameters beside the state, as a loop of optax takes them."""
+
+    def init(params: Tree) -> Tree:
+        return tx.init(params), jnp.zeros(3)
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        moved, inner = tx.update(updates, state[0], params)
+        trees = updates, moved, optax.apply_updates(params, moved)
+        return moved, (inner, jnp.stack([optax.global_norm(tree) for tree in trees]))
+
+    return optax.GradientTransformation(init, update)
+
+
 def pairs() -> dict[str, tuple[Optimizer, Optimizer]]:
     """For each helper optax's way and ours."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, warmup_steps=100, decay_steps=10_000)
@@ -68,6 +82,7 @@ def pairs() -> dict[str, tuple[Optimizer, Optimizer]]:
             Optimizer(adamx.accumulate(ours, MICROBATCHES), each_microbatch(adamx.step)),
         ),
         "average": (Optimizer(averaged(theirs)), Optimizer(adamx.with_ema(ours, 0.999, debias=False), adamx.step)),
+        "norms": (Optimizer(logged(theirs)), Optimizer(adamx.with_norms(ours), adamx.step)),
         "spikes": (Optimizer(optax.apply_if_finite(theirs, 5)), Optimizer(adamx.skip_spikes(ours), adamx.step)),
         "route": (
             Optimizer(optax.partition(groups, labels)),

@@ -62,9 +62,9 @@ WRAPPERS = {
     "adamax, int8": lambda: adamx.adamax(1e-3, nu_dtype=STORAGES["int8"]["nu_dtype"]),  # an int8 m goes with no u
     "averaged, int8": lambda: adamx.with_ema(adamx.adamw(1e-3), 0.9, 2, dtype=INT8),
     "averaged master weights": lambda: adamx.with_ema(adamx.with_master_weights(adamx.adamw(1e-3)), 0.9),
+    "measured": lambda: adamx.with_norms(adamx.skip_nonfinite(adamx.adamw(1e-3, **STORAGES["int8"])), "odd|both"),
     "fused": lambda: adamx.adamw(1e-3),
     "fused int8": lambda: adamx.adamw(1e-3, **STORAGES["int8"]),
-    "guarded fused": lambda: adamx.skip_nonfinite(adamx.adamw(1e-3)),
     "fused, master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3, **STORAGES["bfloat16"])),
     "fused, stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adam(1e-3)),
 }

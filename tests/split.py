@@ -38,6 +38,7 @@ TRANSFORMATIONS = {
     "master weights, int8": (adamx.with_master_weights(adamx.adam(1e-3, **CODED)), "bfloat16"),
     "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3, **DITHERED)), "bfloat16"),
     "guarded int8": (adamx.skip_nonfinite(adamx.adamw(1e-3, **CODED)), "float32"),
+    "norms": (adamx.with_norms(adamx.adam(1e-3, **DITHERED), "rows"), "float32"),
     "groups": (adamx.chain(adamx.adamw(SCHEDULE), adamx.scale_by_path({"rows": 0.5})), "float32"),
 }
 SHAPES = {"rows": (64, 256), "wide": (4, 512), "stack": (2, 16, 64), "bias": (512,), "scale": ()}

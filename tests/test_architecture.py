@@ -34,6 +34,7 @@ LAYERS = {
     "clip": 2,
     "deprecated": 3,
     "ema": 3,
+    "metrics": 3,
     "digest": 3,
     "interop": 3,
     "diagnostics": 3,

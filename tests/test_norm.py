@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamx.norm import global_norm, known_norm
+from adamx.norm import global_norm, known_norm, of_parts
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -38,3 +38,9 @@ def test_a_known_norm_is_that_of_the_same_arrays_alone():
             assert global_norm(tree) == 3
         assert global_norm(tree) == 7
     assert global_norm(tree) == 3
+
+
+def test_the_norm_of_a_whole_is_that_of_its_parts():
+    parts = jnp.array([[3.0, 0.0, 3e30, 3e-30, jnp.inf, jnp.nan], [4.0, 0.0, 4e30, 4e-30, 1.0, 1.0]])
+    np.testing.assert_allclose(of_parts(parts), [5, 0, 5e30, 5e-30, np.inf, np.nan], rtol=1e-6)
+    assert of_parts(jnp.zeros((0, 2))).tolist() == [0, 0]

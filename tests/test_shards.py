@@ -27,13 +27,13 @@ QUICK = {
         "manual/averaged master weights",
         "forgotten/fused",
         "members/mars",
-        "faulty/guarded fused",
+        "faulty/guarded int8",
         "scales/fused int8",
     ],
 }
 ALL = {
     "meshes.py": {"explicit": 37, "shapes": 37, "cut": 7},
-    "manual.py": {"manual": 37, "forgotten": 37, "members": 5, "faulty": 4, "scales": 6},
+    "manual.py": {"manual": 37, "forgotten": 37, "members": 5, "faulty": 3, "scales": 6},
 }
 """How many checks there are of each kind."""
 

@@ -14,6 +14,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -130,6 +131,27 @@ def check(name, kind):
     print(f"{name} on {kind.name} axes: ok, {memory.temp_size_in_bytes} bytes on top")
 
 
+def check_norms(kind):
+    """Norms around and inside of what splits the state are those of one device, and gather no more than the step."""
+    mesh, dtype = mesh_of(kind), jnp.float32
+    inner = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3, **DITHERED))
+    for measure in (adamx.with_norms, lambda tx: adamx.with_norms(adamx.chain(optax.clip(0.5), tx))):
+        alone = measure(inner)
+        expected = tree(100, dtype)
+        expected = train(jitted(alone), expected, alone.init(expected), range(2), lambda g: g, dtype)[1]
+        for sharded in (measure(adamx.shard_state(inner, mesh)), adamx.shard_state(measure(inner), mesh)):
+            params = whole(mesh, tree(100, dtype))
+            got = train(jitted(sharded), params, sharded.init(params), range(2), functools.partial(whole, mesh), dtype)[
+                1
+            ]
+            for name, x in adamx.metrics.read_norms(expected).items():
+                np.testing.assert_allclose(adamx.metrics.read_norms(got)[name], x, rtol=1e-5, err_msg=name)
+    print(f"norms on {kind.name} axes: ok")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["norms"]:
+        check_norms(AxisType[sys.argv[2]])
+        sys.exit()
     for given in sys.argv[1:] or [f"{name}/{kind}" for name in TRANSFORMATIONS for kind in ("Auto", "Explicit")]:
         check(given.split("/")[0], AxisType[given.split("/")[1]])

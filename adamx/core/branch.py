@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from adamx import shards
-from adamx.core.step import Pass, Weights, landed
+from adamx.core.step import Pass, Weights, landed, measured
 from adamx.trees import Tree
 
 
@@ -40,4 +40,4 @@ def no_updates(shapes: Tree) -> Tree:
 def no_step(weights: Weights, told: Pass) -> Weights:
     """The weights in the place of those after a step; what stands behind the optimizer still acts on them."""
     decays = any(term.decay is not None for tail in told.tails for term in tail.terms)
-    return landed(weights, no_updates(weights.wide()), told) if decays else weights
+    return landed(weights, no_updates(weights.wide()), told) if decays else measured(weights, told)

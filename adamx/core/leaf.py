@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from adamx import numerics
 from adamx.core import in_blocks
 from adamx.core.averages import Averages
+from adamx.core.leaf_norms import leaf_norms
 from adamx.numerics import Scalar
 from adamx.storage.codec import is_half
 from adamx.storage.dither import Thresholds
@@ -31,6 +32,7 @@ class Leaf(NamedTuple):
         remainder: what its float32 weight has beyond it, see `with_master_weights`; None where there is nothing.
         mu: m as it is stored.
         nu: v as it is stored.
+        norms: float32 numbers of shape (3,), if asked for: of gradient, update and weight, see `leaf_norms`.
     """
 
     gradient: Any
@@ -38,6 +40,7 @@ class Leaf(NamedTuple):
     remainder: Any
     mu: Any
     nu: Any
+    norms: Any = None
 
 
 class Numbers(NamedTuple):
@@ -133,7 +136,8 @@ def step_leaf(
     for term in terms:
         u = behind_direction(term, u, start)
     param, remainder = land(rule.behind, leaf.param, leaf.remainder, start, u, of_param)
-    return Leaf(None, param, remainder, mu, nu)
+    norms = None if leaf.norms is None else leaf_norms(leaf.gradient, u, weight_behind(param, remainder))
+    return Leaf(None, param, remainder, mu, nu, norms)
 
 
 def direction(rule: Rule, numbers: Numbers, m: jax.Array, v: jax.Array, g: Any, b1: Scalar, eps: Scalar) -> jax.Array:

@@ -4,10 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adamx import numerics
 from adamx.core.averages import Averages, checked_moments
 from adamx.core.leaf import Leaf, Numbers, Rule
+from adamx.core.leaf_norms import of_given
 from adamx.core.state import MomentsState, increment
 from adamx.core.step import Pass, Step, Weights
 from adamx.core.work import Work
@@ -32,7 +34,7 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
         before = checked_moments(averages, state, gradients)
         check_fits(weights.params, gradients, "parameter", "update")
         count = increment(jnp.asarray(before.count))  # line 5
-        found = _leaves(gradients, weights, before)
+        found = _leaves(gradients, weights, before, told.measured is not None)
         work = Work(
             numbers=_numbers(averages, eps, eps_root, count, weights, told),
             leaves=found,
@@ -43,8 +45,11 @@ def adam_step(averages: Averages, eps: Scalar, eps_root: Scalar, nesterov: bool)
             places=tuple(range(len(found))) if told.places is None else told.places,
         )
         columns = zip(*told.execute(work), strict=True) if work.leaves else [()] * len(Leaf._fields)
-        _, params, remainder, mu, nu = map(jax.tree.structure(weights.params).unflatten, columns)
-        moved = weights.replace(params=params, remainder=None if weights.remainder is None else remainder)
+        treedef = jax.tree.structure(weights.params)
+        *columns, norms = columns
+        _, params, remainder, mu, nu = map(treedef.unflatten, columns)
+        norms = of_given(norms, treedef.flatten_up_to(gradients), told.measured)
+        moved = weights.replace(params=params, remainder=None if weights.remainder is None else remainder, norms=norms)
         return moved, MomentsState(count, mu, nu)
 
     return step
@@ -67,14 +72,15 @@ def _numbers(
     return Numbers._make([told.factor, *numbers, clock, other])
 
 
-def _leaves(gradients: Tree, weights: Weights, before: MomentsState) -> tuple[Leaf, ...]:
-    """What belongs to each leaf of the parameters, in their order."""
+def _leaves(gradients: Tree, weights: Weights, before: MomentsState, norms: bool) -> tuple[Leaf, ...]:
+    """What belongs to each leaf of the parameters, in their order; zeros where norms will stand."""
     params, treedef = jax.tree.flatten(weights.params)
     columns = [treedef.flatten_up_to(tree) for tree in (gradients, before.mu, before.nu)]
     remainder = weights.remainder
     behind = [None] * len(params) if remainder is None else treedef.flatten_up_to(remainder)
     gradients, mu, nu = columns
-    return jax.tree.map(jnp.asarray, tuple(map(Leaf, gradients, params, behind, mu, nu)))
+    zeros = [np.zeros(3, np.float32) if norms else None] * len(params)
+    return jax.tree.map(jnp.asarray, tuple(map(Leaf, gradients, params, behind, mu, nu, zeros)))
 
 
 def _offsets(params: Tree, told: Pass) -> tuple[tuple[Any, ...], ...] | None:

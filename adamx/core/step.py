@@ -7,23 +7,26 @@ core then knows all that one pass over memory needs, and hands it to the executo
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from adamx.core.apply import apply_updates, widened
 from adamx.core.leaf import MASTER, PLAIN, Leaf, behind_direction, land, scaled, to_float32, weight_behind
+from adamx.core.leaf_norms import Norms, leaf_norms
 from adamx.core.work import Tail, Work
 from adamx.numerics import Scalar
-from adamx.storage.codec import HALF_BITS, is_half
 from adamx.storage.dither import PARAMETER, Walk, walks
 from adamx.trees import Tree, check_arrays, map_leaves
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["params", "remainder", "count"], meta_fields=["behind", "seed"]
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "remainder", "count", "norms"],
+    meta_fields=["behind", "seed"],
 )
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -33,6 +36,8 @@ class Weights:
         params: a tree of arrays.
         remainder: for MASTER, what the float32 weights have beyond the parameters, see `MasterWeightsState`.
         count: for STOCHASTIC, the clock of the dither, a uint32 scalar.
+        norms: after a step that was asked for them, see `Pass.measured`: of each leaf those of gradient, update and
+            weight, float32 of shape (3,).
         behind: PLAIN, MASTER or STOCHASTIC.
         seed: for STOCHASTIC, of the dither.
     """
@@ -40,6 +45,7 @@ class Weights:
     params: Tree
     remainder: Tree = None
     count: Any = None
+    norms: Norms | None = None
     behind: int = PLAIN
     seed: int = 0
 
@@ -73,6 +79,8 @@ class Pass:
         tails: what the stages behind the optimizer do, in their order.
         places: for a group of parameters, the number of each of its leaves among all; None: all are here.
         branch: takes a step only where a condition is true, see `adamx.core.guarded.Branch`; None: `jax.lax.cond`.
+        measured: the gradients whose norms are asked for, with those of updates and weights: leaves in the order of the
+            parameters; None: no norm is.
         shapes_only: whether nothing is computed, as in `adamx.explain`.
     """
 
@@ -82,6 +90,7 @@ class Pass:
     tails: tuple[Tail, ...] = ()
     places: tuple[int, ...] | None = None
     branch: Callable[..., tuple[Tree, Any]] | None = None
+    measured: tuple[Any, ...] | None = None
     shapes_only: bool = False
 
     def replace(self, **changes: Any) -> "Pass":
@@ -178,24 +187,6 @@ def composed_update(
     return optax.with_extra_args_support(tx).update(gradients, state, weights.wide(), **told.extra)
 
 
-def widened(gradients: Tree, params: Tree) -> Tree:
-    """Gradients in the dtype of their parameters where that is wider, so that updates are not rounded on their way.
-
-    A tree that does not fit comes back as it is: the transformation says what is wrong with it.
-    """
-    if jax.tree.structure(gradients) != jax.tree.structure(params):
-        return gradients
-
-    def leaf(g: Any, p: Any) -> Any:
-        if not all(jnp.issubdtype(getattr(x, "dtype", type(x)), jnp.inexact) for x in (g, p)):
-            return g
-        own, wider = jnp.result_type(g), jnp.promote_types(jnp.result_type(g), jnp.result_type(p))
-        narrow = jnp.finfo(own).bits < jnp.finfo(jnp.result_type(p)).bits
-        return jnp.asarray(g).astype(wider) if narrow and jnp.iscomplexobj(g) == jnp.iscomplexobj(p) else g
-
-    return jax.tree.map(leaf, gradients, params)
-
-
 def _of_leaves(f: Callable[[Any], jax.Array], tree: Tree) -> Tree:
     def formula(x: Any) -> tuple[jax.Array]:
         return (f(x),)
@@ -215,8 +206,21 @@ def landed(weights: Weights, updates: Tree, told: Pass) -> Weights:
         starts = treedef.flatten_up_to(weights.wide())
         moved = [behind_direction(tail.on(i), u, start) for i, (u, start) in enumerate(zip(found, starts, strict=True))]
         updates = treedef.unflatten(moved)
+    return measured(_moved(weights, updates, told), told, jax.tree.leaves(updates))
+
+
+def measured(weights: Weights, told: Pass, updates: Sequence[Any] | None = None) -> Weights:
+    """The weights after a step, with the norms of a step by these updates if they are asked for; None: by none."""
+    if told.measured is None:
+        return weights
+    wide = [to_float32(w) for w in jax.tree.leaves(weights.wide())]
+    columns = zip(told.measured, updates or [None] * len(wide), wide, strict=True)
+    return weights.replace(norms=tuple(leaf_norms(*column) for column in columns))
+
+
+def _moved(weights: Weights, updates: Tree, told: Pass) -> Weights:
     if weights.behind == PLAIN:
-        return weights.replace(params=_apply_updates(weights.params, updates))
+        return weights.replace(params=apply_updates(weights.params, updates))
     columns = [updates, _walks(weights, told)]
     if weights.behind == MASTER:
         columns.append(weights.remainder)
@@ -231,18 +235,3 @@ def _walks(weights: Weights, told: Pass) -> Tree:
 
 def _land(behind: int, p: Any, u: Any, walk: Walk, remainder: Any = None) -> tuple[jax.Array, Any]:
     return land(behind, p, remainder, weight_behind(p, remainder), u, walk)
-
-
-def _apply_updates(params: Tree, updates: Tree) -> Tree:
-    """`optax.apply_updates`, which has no sum for float8 parameters: theirs is taken in float32 and rounded."""
-
-    def summable(p: Any) -> Any:
-        dtype = getattr(p, "dtype", int)
-        return p.astype(jnp.float32) if is_half(dtype) and jnp.finfo(dtype).bits < HALF_BITS else p
-
-    def rounded(p: Any, moved: Any) -> Any:
-        return moved.astype(p.dtype) if hasattr(p, "dtype") else moved
-
-    with jax.numpy_dtype_promotion("standard"):  # a sum of a half-precision parameter and a float32 update is meant
-        moved = optax.apply_updates(jax.tree.map(summable, params), updates)
-    return jax.tree.map(rounded, params, moved)

@@ -35,6 +35,9 @@ def call_native(form: Form, work: Work, step: OfStep) -> tuple[Leaf, ...]:
             operands.append(array)
             outputs.append(jax.ShapeDtypeStruct(jnp.shape(array), jnp.result_type(array)))
     averages = work.rule.averages
+    measured = work.leaves[0].norms is not None
+    if measured:
+        outputs.append(jax.ShapeDtypeStruct((len(work.leaves), 3), jnp.float32))
     stepped = jax.ffi.ffi_call(TARGET, outputs, input_output_aliases=aliases)(
         *operands,
         weights=np.int64(form.weights),
@@ -42,12 +45,15 @@ def call_native(form: Form, work: Work, step: OfStep) -> tuple[Leaf, ...]:
         mu_block=np.int64(form.mu[1]),
         nu_storage=np.int64(form.nu[0]),
         nu_block=np.int64(form.nu[1]),
+        norms=measured,
         nesterov=work.rule.nesterov,
         precise1=averages.precise and float(averages.b1) >= 0.5,
         precise2=averages.precise and float(averages.b2) >= 0.5,
     )
-    after = tuple([leaf._replace(gradient=None) for leaf in work.leaves])
-    return jax.tree.unflatten(jax.tree.structure(after), stepped)
+    norms = stepped[-1] if measured else [None] * len(work.leaves)
+    after = tuple([leaf._replace(gradient=None, norms=None) for leaf in work.leaves])
+    found = jax.tree.unflatten(jax.tree.structure(after), stepped[: len(aliases)])
+    return tuple([leaf._replace(norms=own) for leaf, own in zip(found, norms, strict=True)])
 
 
 NATIVE = Kernel(form_of, call_native)

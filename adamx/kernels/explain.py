@@ -1,9 +1,12 @@
 """`explain`: which way a step takes, leaf by leaf, and why."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -46,12 +49,14 @@ class Explanation(NamedTuple):
         one_pass: whether `adamx.step` makes one pass over memory.
         why: why it does not; "" if it does.
         state_bytes: of the whole state.
+        undonated: bytes of parameters and state that the training step does not donate, None if no step was given.
     """
 
     leaves: tuple[LeafStep, ...]
     one_pass: bool
     why: str
     state_bytes: int
+    undonated: int | None = None
 
     def __str__(self) -> str:
         rows = [("leaf", "shape", "dtype", "executor", "why not a kernel"), *(_row(leaf) for leaf in self.leaves)]
@@ -60,7 +65,16 @@ class Explanation(NamedTuple):
         parameters = sum(int(np.prod(leaf.shape)) for leaf in self.leaves)
         passes = "one pass over memory" if self.one_pass else f"update and apply_updates: {self.why}"
         each = f", {self.state_bytes / parameters:.2f} a parameter" if parameters else ""
-        return "\n".join([*lines, f"{passes}; {self.state_bytes:,} bytes of state{each}"])
+        lines.append(f"{passes}; {self.state_bytes:,} bytes of state{each}")
+        if self.undonated:
+            lines.append(f"{self.undonated:,} bytes are {UNDONATED}")
+        return "\n".join(lines)
+
+
+UNDONATED = (
+    "not donated: XLA copies these parameters and states in each step. Donate them, "
+    "jax.jit(step, donate_argnums=(0, 1)) say"
+)
 
 
 def _row(leaf: LeafStep) -> tuple[str, ...]:
@@ -68,7 +82,12 @@ def _row(leaf: LeafStep) -> tuple[str, ...]:
     return leaf.path, "x".join(map(str, leaf.shape)) or "scalar", leaf.dtype, leaf.executor, why
 
 
-def explain(tx: optax.GradientTransformation, params: optax.Params, platform: str = "cpu") -> Explanation:
+def explain(
+    tx: optax.GradientTransformation,
+    params: optax.Params,
+    platform: str = "cpu",
+    step: jax.stages.Lowered | jax.stages.Compiled | None = None,
+) -> Explanation:
     """Which way `adamx.step` takes with an optimizer, leaf by leaf, and why.
 
     Nothing is computed: the step is traced with shapes alone. Gradients are taken to be of the parameters' dtypes.
@@ -77,6 +96,8 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
         tx: any transformation.
         params: the parameters, or their `jax.ShapeDtypeStruct`.
         platform: "cpu", "cuda", "rocm" or "tpu".
+        step: the jitted training step, `train_step.lower(...)` or what that compiles to: the explanation then tells
+            how many bytes of parameters and state it copies because they are not donated.
 
     Returns:
         An `Explanation`; print it.
@@ -104,7 +125,7 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
             found[place] = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
         return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
 
-    def step(gradients: Any, state: Any, params: Any) -> Any:
+    def traced(gradients: Any, state: Any, params: Any) -> Any:
         moved = take_step(tx, gradients, bare(state), Weights(params), Pass(note, shapes_only=True))[0].params
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(moved), strict=True)
         found.update(
@@ -112,14 +133,23 @@ def explain(tx: optax.GradientTransformation, params: optax.Params, platform: st
         )
         return moved
 
-    jax.eval_shape(step, shapes, state, shapes)
+    jax.eval_shape(traced, shapes, state, shapes)
     names = named_leaves(shapes)
     why = why_composed(tx) if len(found) < len(names) else ""
     leaves = [
         LeafStep(name, tuple(x.shape), str(x.dtype), *found.get(i, ("composed", why)))
         for i, (name, x) in enumerate(names.items())
     ]
-    return Explanation(tuple(leaves), not why, why, state_bytes(state).total)
+    undonated = None if step is None else _undonated(step, (shapes, state))
+    return Explanation(tuple(leaves), not why, why, state_bytes(state).total, undonated)
+
+
+def _undonated(step: jax.stages.Lowered | jax.stages.Compiled, stepped: Any) -> int:
+    """The bytes of arrays for which a jitted function has no donated argument of their shape and dtype."""
+    arguments = jax.tree.leaves(step.args_info)
+    donated = Counter((tuple(x.shape), jnp.dtype(x.dtype)) for x in arguments if x.donated)
+    missing = Counter((tuple(x.shape), jnp.dtype(x.dtype)) for x in jax.tree.leaves(stepped)) - donated
+    return sum(count * math.prod(shape) * dtype.itemsize for (shape, dtype), count in missing.items())
 
 
 def _name(platform: str) -> str:
@@ -140,8 +170,9 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
     leaf = work.leaves[i]
     if not folds(work.terms(i)):
         return "several weight decays, one of them cautious"
-    if kernel is not None and kernel.form_of(leaf, work.rule) is not None:
-        return "small: XLA's own loop is as fast"
+    if kernel is not None and kernel.form_of(leaf._replace(norms=None), work.rule) is not None:
+        small = kernel.form_of(leaf, work.rule) is not None
+        return "small: XLA's own loop is as fast" if small else "XLA takes norms: this kernel sees tiles, not leaves"
     if work.rule.averages.dithers_sum:
         return "β2 this close to 1 dithers the sum of v"
     return "the kernel does not take this shape, dtype or storage"

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from adamx.core.leaf import Leaf
 from adamx.core.work import Work, by_xla
+from adamx.sharding.each import with_norms_of_all
 from adamx.storage import Int8
 from adamx.storage.codec import is_quantized
 from adamx.storage.dither import shard_offsets
@@ -63,14 +64,17 @@ def on_shards(step: Callable[[Work], tuple[Leaf, ...]], work: Work) -> tuple[Lea
         def local(*arrays: jax.Array) -> list[jax.Array]:
             here: Work = treedef.unflatten(arrays)
             params = tuple([leaf.param for leaf in here.leaves])
-            return jax.tree.leaves(step(here.replace(offsets=shard_offsets(params, tuple(specs)))))
+            found = step(here.replace(offsets=shard_offsets(params, tuple(specs))))
+            return jax.tree.leaves(tuple(map(with_norms_of_all, found, specs)))
 
         def placed(tree: Any, spec: PartitionSpec) -> Any:
             flat, treedef = jax.tree.flatten(tree)
             return treedef.unflatten([NamedSharding(mesh, spec)] * len(flat))
 
-        leaves = tuple(map(placed, given.leaves, specs))
-        arguments = placed(given, PartitionSpec()).replace(leaves=leaves)
+        whole = placed(given, PartitionSpec())
+        leaves = tuple([placed(leaf, spec) for leaf, spec in zip(given.leaves, specs, strict=True)])
+        leaves = tuple([leaf._replace(norms=all.norms) for leaf, all in zip(leaves, whole.leaves, strict=True)])
+        arguments = whole.replace(leaves=leaves)
         return mesh, local, jax.tree.leaves(_stepped(leaves)), tuple(jax.tree.leaves(arguments))
 
     program = custom_partitioning(whole)
@@ -124,12 +128,14 @@ def _rule(work: Work) -> SdyShardingRule:
     """That all arrays of a leaf are split alike, but for the last axis of what blocks have in common."""
 
     def leaf(i: int, like: Leaf) -> Leaf:
+        norms = None if like.norms is None else ArrayMapping("norms")
+
         def axes(x: Any) -> ArrayMapping:
             last = "last" if x.shape == like.param.shape else f"blocks{x.shape[-1]}"
             names = [*[f"axis{axis}" for axis in range(x.ndim - 1)], last][: x.ndim]
             return ArrayMapping(*[f"leaf{i}{name}" for name in names])
 
-        return jax.tree.map(axes, like)
+        return jax.tree.map(axes, like._replace(norms=None))._replace(norms=norms)
 
     def mappings(tree: Any) -> tuple[ArrayMapping, ...]:
         return tuple(jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, ArrayMapping)))

@@ -16,6 +16,7 @@ from adamx.optimizers.amsgrad import running_max as running_max
 from adamx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from adamx.optimizers.atan2 import atan2_correction as atan2_correction
 from adamx.optimizers.cautious import cautious as cautious
+from adamx.optimizers.hyperball import scale_by_hyperball as scale_by_hyperball
 from adamx.optimizers.mars import PreviousGradientState as PreviousGradientState
 from adamx.optimizers.mars import reduce_variance as reduce_variance
 from adamx.optimizers.radam import rectified_bias_correction as rectified_bias_correction

@@ -49,6 +49,6 @@ def with_step(
             return composed_step(composed, gradients, state, weights, told)
         given = checked(gradients, state, weights.params)
         moved, after = take_step(inner, gradients, state.inner, given, told)
-        return Weights(moved.params), kept(after, moved)
+        return Weights(moved.params, norms=moved.norms), kept(after, moved)
 
     return composed._replace(update=Update(update, step, why=about(inner).why))

@@ -9,7 +9,8 @@ from jax.sharding import PartitionSpec
 from adamx.core.leaf import Leaf
 from adamx.core.step import Execute
 from adamx.core.work import Work
-from adamx.sharding.placement import Mesh
+from adamx.norm import of_parts
+from adamx.sharding.placement import Mesh, entries
 from adamx.storage.dither import shard_offsets
 from adamx.trees import Tree
 
@@ -29,17 +30,26 @@ def on_each(execute: Execute, mesh: Mesh, shards: Tree, places: tuple[int, ...] 
 
     def on_shards(work: Work) -> tuple[Leaf, ...]:
         here = tuple(specs[i] for i in work.places)
-        leaves = tuple(Leaf(*[spec] * len(Leaf._fields)) for spec in here)
+        leaves = tuple(Leaf(*[spec] * len(Leaf._fields))._replace(norms=whole) for spec in here)
 
         def local(numbers: Any, leaves: tuple[Leaf, ...], tails: Any) -> tuple[Leaf, ...]:
             offsets = shard_offsets(tuple(leaf.param for leaf in leaves), here)
             given = work.replace(numbers=numbers, leaves=leaves, tails=tails, offsets=offsets)
-            return execute(given if places is None else given.replace(places=tuple(places[i] for i in work.places)))
+            given = given if places is None else given.replace(places=tuple(places[i] for i in work.places))
+            return tuple(map(with_norms_of_all, execute(given), here))
 
         split = _shard_map(local, mesh, (whole, leaves, whole), leaves)
         return split(work.numbers, work.leaves, work.tails)
 
     return on_shards
+
+
+def with_norms_of_all(leaf: Leaf, spec: PartitionSpec) -> Leaf:
+    """A leaf with the norms of all its shards."""
+    if leaf.norms is None:
+        return leaf
+    axes = tuple(name for there in entries(spec, len(spec)) for name in there)
+    return leaf._replace(norms=of_parts(leaf.norms[None], axes))
 
 
 def _shard_map(f: Callable[..., Any], mesh: Mesh, given: Any, found: Any) -> Callable[..., Any]:

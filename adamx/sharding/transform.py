@@ -6,6 +6,7 @@ import jax
 import optax
 from jax.sharding import PartitionSpec
 
+from adamx.core.leaf_norms import are
 from adamx.core.step import Pass, Update, Weights, about, take_step
 from adamx.differences import first_difference
 from adamx.sharding.each import on_each
@@ -93,20 +94,24 @@ def shard_state(
     def step(gradients: Tree, state: Any, weights: Weights, told: Pass) -> tuple[Weights, Any]:
         where = plan(jax.eval_shape(weights.wide))
         _check_structure(gradients, weights.params)
+        same = are(jax.tree.leaves(gradients), told.measured)
 
         def on_shards(gradients: Tree, state: Any, weights: Weights, passed: tuple[Any, ...]) -> Any:
-            factor, tails, extra = passed
-            inside = Pass(on_each(told.execute, auto, where.shards, told.places), extra, factor, tails)
-            params = _to_shards(auto, weights.params, where)
-            given = weights.replace(params=params)
-            moved, state = take_step(inner, constrain(auto, gradients, where.shards), state, given, inside)
+            factor, tails, extra, measured = passed
+            gradients = constrain(auto, gradients, where.shards)
+            measured = tuple(jax.tree.leaves(gradients)) if same else measured
+            execute = on_each(told.execute, auto, where.shards, told.places)
+            inside = Pass(execute, extra, factor, tails, measured=measured)
+            given = weights.replace(params=_to_shards(auto, weights.params, where))
+            moved, state = take_step(inner, gradients, state, given, inside)
             params = constrain(auto, moved.params, where.shards)
-            return (params, moved.remainder, moved.count), state
+            return (params, moved.remainder, moved.count, moved.norms), state
 
-        behind = jax.tree.map(_whole, (weights.remainder, weights.count))
+        behind = jax.tree.map(_whole, (weights.remainder, weights.count, told.measured))
         call = region(on_shards, mesh, ((where.params, *behind), where.state))
-        moved, state = call(gradients, state, weights, (told.factor, told.tails, told.extra))
-        return weights.replace(params=moved[0], remainder=moved[1], count=moved[2]), state
+        passed = (told.factor, told.tails, told.extra, None if same else told.measured)
+        (params, remainder, count, norms), state = call(gradients, state, weights, passed)
+        return weights.replace(params=params, remainder=remainder, count=count, norms=norms), state
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))
 

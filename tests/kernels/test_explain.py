@@ -87,3 +87,21 @@ def test_what_has_no_equal_in_adamx_does_not_warn(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adamx.step(tx, SMALL, tx.init(SMALL), SMALL)
+
+
+def test_what_a_training_step_does_not_donate():
+    tx, params = adamx.adamw(1e-3), {"w": jnp.ones((64, 32)), "b": jnp.ones(32, jnp.bfloat16)}
+    state = tx.init(params)
+
+    def step(params, state, gradients, batch):
+        return *adamx.step(tx, gradients, state, params), batch.sum()
+
+    given, both = (params, state, params, jnp.ones((64, 32))), 64 * 32 * 4 * 3 + 32 * 2 + 32 * 4 * 2 + 4
+    for donated, missing in (((), both), ((0, 1), 0), ((1,), 64 * 32 * 4 + 32 * 2)):
+        lowered = jax.jit(step, donate_argnums=donated).lower(*given)
+        found = adamx.explain(tx, params, step=lowered)
+        assert found.undonated == adamx.explain(tx, params, step=lowered.compile()).undonated == missing
+        assert ("are not donated: XLA copies" in str(found)) == (missing > 0)
+    alone = adamx.explain(tx, params)
+    assert alone.undonated is None
+    assert "donate" not in str(alone)

@@ -35,7 +35,7 @@ def test_each_device_steps_its_shards_to_the_bits_of_one():
 @partitioned
 @pytest.mark.soak
 def test_each_device_steps_its_shards_for_every_storage_and_placing():
-    assert run() == 8 * 7 + 1
+    assert run() == 9 * 7 + 1
 
 
 def abstract(shape, sharding):

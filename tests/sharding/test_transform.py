@@ -46,6 +46,12 @@ def test_eight_devices_equal_one_for_every_transformation_and_kind_of_mesh():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_norms_are_those_of_whole_arrays(kind):
+    assert run("zero.py", "norms", kind).count("ok") == 1
+
+
+@pytest.mark.slow
 def test_layouts_collectives_and_restores():
     assert run("layouts.py").count("ok") == 9
 

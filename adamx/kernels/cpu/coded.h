@@ -35,8 +35,9 @@ inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
   return coded ? all(between.inverse[block_of(moment, i)]) : F{};
 }
 
-template <bool coded_mu, bool coded_nu, typename Places>
-[[gnu::always_inline]] inline void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
+template <bool coded_mu, bool coded_nu, typename Places, typename Norms>
+[[gnu::always_inline]] inline void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
+                                         Norms* norms) {
   Between mu, nu;
   const int64_t part = std::min(coded_mu ? leaf.mu.block : kTile, coded_nu ? leaf.nu.block : kTile);  // in each block
   for (int64_t begin = 0; begin < n; begin += part) {
@@ -68,7 +69,7 @@ template <bool coded_mu, bool coded_nu, typename Places>
       fetch(leaf.mu.data, leaf.mu.width(), i + n);
       fetch(leaf.nu.data, leaf.nu.width(), i + n);
       const F m = load<F>(mu.x + i), v = load<F>(nu.x + i);
-      land(c, leaf, i, {m, v}, places);
+      land(c, leaf, i, {m, v}, places, norms);
       const U bits = c.moments.complements(places, i);
       if constexpr (coded_mu) {
         store(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));

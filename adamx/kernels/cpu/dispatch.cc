@@ -7,9 +7,10 @@
 
 namespace adamx {
 
-#define ADAMX_VERSION(name)                                                        \
-  namespace name {                                                                 \
-  void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end); \
+#define ADAMX_VERSION(name)                                                                            \
+  namespace name {                                                                                     \
+  void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end);                     \
+  void measure_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end, double* squares); \
   }
 #if defined(ADAMX_X86)
 ADAMX_VERSION(avx512)
@@ -23,16 +24,16 @@ std::vector<Version> versions() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
-    found.push_back({"avx512", "AVX-512", avx512::step_tiles});
+    found.push_back({"avx512", "AVX-512", avx512::step_tiles, avx512::measure_tiles});
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-    found.push_back({"avx2", "AVX2", avx2::step_tiles});
+    found.push_back({"avx2", "AVX2", avx2::step_tiles, avx2::measure_tiles});
   }
-  found.push_back({"portable", "SSE2", portable::step_tiles});
+  found.push_back({"portable", "SSE2", portable::step_tiles, portable::measure_tiles});
 #elif defined(__aarch64__)
-  found.push_back({"portable", "NEON", portable::step_tiles});
+  found.push_back({"portable", "NEON", portable::step_tiles, portable::measure_tiles});
 #else
-  found.push_back({"portable", "generic", portable::step_tiles});
+  found.push_back({"portable", "generic", portable::step_tiles, portable::measure_tiles});
 #endif
   return found;
 }
@@ -56,7 +57,8 @@ const Version& version() {
 
 }  // namespace
 
-void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end) {
+void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end, double* squares) {
+  if (squares != nullptr) return version().measure_tiles(leaf, step, begin, end, squares);
   version().step_tiles(leaf, step, begin, end);
 }
 

@@ -40,7 +40,7 @@ View view_of(ffi::AnyBuffer buffer) {
 
 ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets results, int64_t weights,
                 int64_t mu_storage, int64_t nu_storage, int64_t mu_block, int64_t nu_block, bool nesterov,
-                bool precise1, bool precise2) {
+                bool precise1, bool precise2, bool norms) {
   std::vector<View> inputs, outputs;
   inputs.reserve(args.size());
   outputs.reserve(results.size());
@@ -55,7 +55,7 @@ ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRet
     outputs.push_back(view_of(*buffer.value()));
   }
   Call call;
-  const Form form{weights, mu_storage, nu_storage, mu_block, nu_block, nesterov, precise1, precise2};
+  const Form form{weights, mu_storage, nu_storage, mu_block, nu_block, nesterov, precise1, precise2, norms};
   const std::string error = read(inputs, outputs, form, call);
   if (!error.empty()) return ffi::Error::InvalidArgument(error);
   run(std::move(call), pool.num_threads() - 1, [&pool](auto task) { pool.Schedule(std::move(task)); });
@@ -78,7 +78,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(adamx_step, adamx::step,
                                   .Attr<int64_t>("nu_block")
                                   .Attr<bool>("nesterov")
                                   .Attr<bool>("precise1")
-                                  .Attr<bool>("precise2"));
+                                  .Attr<bool>("precise2")
+                                  .Attr<bool>("norms"));
 
 extern "C" int adamx_interface() { return adamx::kInterface; }
 extern "C" const char* adamx_instructions() { return adamx::instructions(); }

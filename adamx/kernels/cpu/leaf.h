@@ -60,6 +60,10 @@ struct Begin {
   Begin(const Leaf& leaf, int64_t at) : element(at), row(at / leaf.last()), column(at - row * leaf.last()) {}
 };
 
+// What the norms of a leaf are of.
+enum class Of : uint8_t { gradient, update, weight };
+constexpr int kNorms = 3;
+
 // The numbers of Algorithm 1 in this step. `rest` is 1-β, rounded from the exact difference; a weight is 1-β^t.
 struct Step {
   float b1, rest1, b2, rest2;
@@ -79,8 +83,9 @@ struct Tiling {
 
 Tiling tiling(const Leaf& leaf);
 
-// Takes the step on tiles [begin, end) of a leaf, with the best instructions that this processor has.
-void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end);
+// Takes the step on tiles [begin, end) of a leaf, with the best instructions that this processor has. `squares` is
+// null, or kNorms numbers to which the sums of squares of these tiles are added.
+void step_tiles(const Leaf& leaf, const Step& step, int64_t begin, int64_t end, double* squares);
 
 // The name of those instructions.
 const char* instructions();

@@ -37,6 +37,11 @@ class Reader {
     return view == nullptr ? View{} : *view;
   }
 
+  View output(const char* what) {
+    const View* view = next(what, outputs_, output_);
+    return view == nullptr ? View{} : *view;
+  }
+
   // An input that is an output in the same memory.
   View in_place(const char* what) {
     const View *in = next(what, inputs_, input_), *out = next(what, outputs_, output_);
@@ -198,6 +203,13 @@ std::string read(const std::vector<View>& inputs, const std::vector<View>& outpu
   for (int64_t i = 0; i < leaves.dims[0] && reader.error.empty(); ++i) {
     call.leaves.push_back(leaf(reader, form, static_cast<const uint32_t*>(leaves.data) + kPerLeaf * i,
                                static_cast<const float*>(terms.data) + kTerms * i));
+  }
+  if (form.norms && reader.error.empty()) {
+    const View norms = reader.output("norms");
+    const int64_t shape[] = {leaves.dims[0], kNorms};
+    reader.expect("norms", norms, Element::f32);
+    reader.expect_shape("norms", norms, 2, shape);
+    call.norms = static_cast<float*>(norms.data);
   }
   reader.expect_end();
   return reader.error;

@@ -27,11 +27,11 @@ template <typename Places>
 }
 
 // Lines 9 to 12, with decoupled decay.
-template <typename Places>
+template <typename Places, typename Norms>
 [[gnu::always_inline]] inline void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of,
-                                        const Places& places) {
+                                        const Places& places, Norms* norms) {
   const F start = started(leaf, i), u = direction(c.rule, of.m, of.v, gradient(c.rule, leaf, i));
-  land(leaf, c.rule, i, start, u, c.weights, places);
+  land(leaf, c.rule, i, start, u, c.weights, places, norms);
 }
 
 [[gnu::always_inline]] inline void fetch_all(const Leaf& leaf, int64_t i) {
@@ -43,17 +43,18 @@ template <typename Places>
 }
 
 // Each vector's averages beside the division of the one before, which would keep it waiting.
-template <typename Places>
-[[gnu::always_inline]] inline void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n) {
+template <typename Places, typename Norms>
+[[gnu::always_inline]] inline void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
+                                         Norms* norms) {
   Averages next = average(c, leaf, places, 0);
   int64_t i = 0;
   for (; i + kLanes < n; i += kLanes) {
     const Averages here = next;
     fetch_all(leaf, i + kAhead);
     next = average(c, leaf, places, i + kLanes);
-    land(c, leaf, i, here, places);
+    land(c, leaf, i, here, places, norms);
   }
-  land(c, leaf, i, next, places);
+  land(c, leaf, i, next, places, norms);
 }
 
 }  // namespace ADAMX_ISA

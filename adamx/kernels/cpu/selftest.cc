@@ -180,6 +180,7 @@ int main() {
   adamx::check_calls();
   adamx::check_steps();
   adamx::check_threads();
+  adamx::check_norms();
   for (const adamx::Version& version : adamx::versions()) std::printf("%s ", version.name);
   std::printf("\n%d passed, %d failed\n", adamx::passed, adamx::failed);
   return adamx::failed != 0;

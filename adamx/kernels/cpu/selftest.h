@@ -20,6 +20,7 @@ void check(bool passed, const std::string& what);
 void check_steps();
 void check_calls();
 void check_threads();
+void check_norms();
 
 using Shape = std::vector<int64_t>;
 
@@ -66,6 +67,9 @@ class Arrays {
 };
 
 size_t bytes_of(const View& view);
+
+// Element j of the weight whose array has number i, or of the float32 weight behind it.
+double weight(const Case& of, const Arrays::Contents& arrays, size_t i, size_t j);
 
 // Threads that run tasks in the order in which they come.
 class Pool {

@@ -107,6 +107,18 @@ void check_forms() {
   check_refused("blocks that do not nest", "must nest", [](Changed& c) { c.form.mu_block = 48; });
 }
 
+void check_norms_asked() {
+  static float norms[3];
+  static const int64_t shape[] = {1, 3}, wrong[] = {1, 2};
+  const auto asked = [](const View& view) {
+    return [view](Changed& c) { c.form.norms = true, c.outputs.push_back(view); };
+  };
+  check_refused("norms without an output", "norms is missing", [](Changed& c) { c.form.norms = true; });
+  check_refused("norms of another shape", "norms must have shape (1, 3)", asked({Element::f32, 2, wrong, norms}));
+  check_refused("norms of another element", "norms must be float32", asked({Element::u32, 2, shape, norms}));
+  check_read(master_over_int8(), "norms", "", asked({Element::f32, 2, shape, norms}));
+}
+
 void check_leaves() {
   const auto nothing = [](Changed&) {};
   check_read(master_over_int8(), "a call that is right", "", nothing);
@@ -144,6 +156,7 @@ void check_calls() {
   check_number_of_arrays(arrays.inputs.size(), arrays.outputs.size());
   check_arrays(arrays.inputs.size());
   check_forms();
+  check_norms_asked();
   check_leaves();
 }
 

@@ -75,7 +75,8 @@ double float16(uint16_t bits) {
   return bits & 0x8000 ? -size : size;
 }
 
-// Element j of the weight whose array has number i, or of the float32 weight behind it.
+}  // namespace
+
 double weight(const Case& of, const Arrays::Contents& arrays, size_t i, size_t j) {
   if (of.weight == Element::f32) return static_cast<double>(element<float>(arrays[i], j));
   if (of.weight == Element::f16 && of.master()) return static_cast<double>(element<float>(arrays[i + 1], j));
@@ -83,6 +84,8 @@ double weight(const Case& of, const Arrays::Contents& arrays, size_t i, size_t j
   if (of.weight == Element::f16) return float16(bits);
   return static_cast<double>(bfloat16(bits, of.master() ? element<uint16_t>(arrays[i + 1], j) : uint16_t{0}));
 }
+
+namespace {
 
 // After the point, of the weight in the end.
 int digits(const Case& of) {

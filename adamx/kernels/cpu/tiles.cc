@@ -1,4 +1,5 @@
-// The step on a leaf, tile by tile. Compiled once for each set of instructions, under the name ADAMX_ISA.
+// The step on a leaf, tile by tile. Compiled for each set of instructions, under the name ADAMX_ISA: once as it is, and
+// once with norms. In one file both would be too much for the compiler to inline.
 #include <algorithm>
 
 #include "coded.h"
@@ -11,9 +12,11 @@ namespace ADAMX_ISA {
 namespace {
 
 // The numbers of a step and what a tile is made of are copies that no store can reach: they stay in registers.
-template <typename Known, bool coded_mu, bool coded_nu, typename Places>
-void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t end) {
+template <typename Norms, typename Known, bool coded_mu, bool coded_nu, typename Places>
+void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t end, [[maybe_unused]] double* squares) {
   Constants c = constants;
+  typename Norms::Room room;
+  Norms norms(room);
   const Tiling tiles = tiling(leaf);
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t row = tile / tiles.per_row, column = (tile - row * tiles.per_row) * tiles.length;
@@ -25,41 +28,63 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
     Leaf known = whole ? here : padded.copy();
     Known::tell(&c, &known);
     if constexpr (coded_mu || coded_nu) {
-      coded<coded_mu, coded_nu>(c, known, Places(leaf, first, n), n);
+      coded<coded_mu, coded_nu>(c, known, Places(leaf, first, n), n, &norms);
     } else {
-      plain(c, known, Places(leaf, first, n), n);
+      plain(c, known, Places(leaf, first, n), n, &norms);
+    }
+    if constexpr (Norms::kAsked) {
+      norms.end_tile(n, [&](Of of, int64_t i) {
+        return of == Of::gradient ? widened(known.gradient_type, known.gradient, i) : started(known, i);
+      });
     }
     if (!whole) padded.write_back();
   }
+  if constexpr (Norms::kAsked) norms.add_to(squares);
 }
 
-template <Storage storage, typename Places>
-void usual(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end) {
-  constexpr bool coded = storage == Storage::int8;
-  step<Usual<storage>, coded, coded, Places>(c, leaf, begin, end);
-}
-
-template <typename Places>
-void any(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end) {
-  const bool mu = leaf.mu.storage == Storage::int8, nu = leaf.nu.storage == Storage::int8;
-  if (is_usual(c.rule, leaf)) {
-    if (leaf.mu.storage == Storage::f32) return usual<Storage::f32, InGroups>(c, leaf, begin, end);  // asks for none
-    if (leaf.mu.storage == Storage::bf16_dithered) return usual<Storage::bf16_dithered, Places>(c, leaf, begin, end);
-    if (mu) return usual<Storage::int8, Places>(c, leaf, begin, end);
+template <typename Norms, typename Places>
+void usual(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, double* squares) {
+  if (leaf.mu.storage == Storage::f32) {  // asks for no places
+    return step<Norms, Usual<Storage::f32>, false, false, InGroups>(c, leaf, begin, end, squares);
   }
-  if (mu && nu) return step<Any, true, true, Places>(c, leaf, begin, end);
-  if (mu) return step<Any, true, false, Places>(c, leaf, begin, end);
-  if (nu) return step<Any, false, true, Places>(c, leaf, begin, end);
-  step<Any, false, false, Places>(c, leaf, begin, end);
+  if (leaf.mu.storage == Storage::int8) {
+    return step<Norms, Usual<Storage::int8>, true, true, Places>(c, leaf, begin, end, squares);
+  }
+  step<Norms, Usual<Storage::bf16_dithered>, false, false, Places>(c, leaf, begin, end, squares);
+}
+
+template <typename Norms, typename Places>
+void any(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, double* squares) {
+  const bool mu = leaf.mu.storage == Storage::int8, nu = leaf.nu.storage == Storage::int8;
+  if (mu && nu) return step<Norms, Any, true, true, Places>(c, leaf, begin, end, squares);
+  if (mu) return step<Norms, Any, true, false, Places>(c, leaf, begin, end, squares);
+  if (nu) return step<Norms, Any, false, true, Places>(c, leaf, begin, end, squares);
+  step<Norms, Any, false, false, Places>(c, leaf, begin, end, squares);
+}
+
+template <typename Norms>
+void placed(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end, double* squares) {
+  const Constants c(leaf, numbers);
+  const bool known = is_usual(c.rule, leaf) && leaf.mu.storage != Storage::bf16_nearest, groups = in_groups(leaf);
+  if (known && (groups || leaf.mu.storage == Storage::f32)) return usual<Norms, InGroups>(c, leaf, begin, end, squares);
+  if constexpr (!Norms::kAsked) {  // or the library is half as large again, for few leaves
+    if (known) return usual<Norms, OneByOne>(c, leaf, begin, end, squares);
+    if (groups) return any<Norms, InGroups>(c, leaf, begin, end, squares);
+  }
+  any<Norms, OneByOne>(c, leaf, begin, end, squares);
 }
 
 }  // namespace
 
-void step_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end) {
-  const Constants c(leaf, numbers);
-  if (in_groups(leaf)) return any<InGroups>(c, leaf, begin, end);
-  any<OneByOne>(c, leaf, begin, end);
+#if defined(ADAMX_MEASURES)
+void measure_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end, double* squares) {
+  placed<Squares>(leaf, numbers, begin, end, squares);
 }
+#else
+void step_tiles(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end) {
+  placed<NoSquares>(leaf, numbers, begin, end, nullptr);
+}
+#endif
 
 }  // namespace ADAMX_ISA
 }  // namespace adamx

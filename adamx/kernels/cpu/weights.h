@@ -3,6 +3,7 @@
 
 #include "dither.h"
 #include "formulas.h"
+#include "squares.h"
 
 namespace adamx {
 namespace ADAMX_ISA {
@@ -78,11 +79,15 @@ inline F update(const Leaf& leaf, const Rule& rule, F start, F direction) {
   return ((decay < 0.0f) & (scaled > 0.0f)) | ((decay > 0.0f) & (scaled < 0.0f)) ? scaled : both;
 }
 
-template <typename Places>
+template <typename Places, typename Norms>
 inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk,
-                 const Places& places) {
+                 const Places& places, [[maybe_unused]] Norms* norms) {
   const F moved = leaf.decays == Decay::nowhere ? multiply_add(rule.scale, direction, start)
                                                 : start + update(leaf, rule, start, direction);
+  if constexpr (Norms::kAsked) {
+    norms->see(Of::gradient, widened(leaf.gradient_type, leaf.gradient, i), i);
+    norms->see(Of::update, update(leaf, rule, start, direction), i);
+  }
   if (leaf.weight_type == Type::f32) {
     store(at<float>(leaf.weight, i), moved);
   } else if (leaf.weight_type == Type::f16) {
@@ -95,6 +100,9 @@ inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direc
           narrow16(dithered_sum(start, update(leaf, rule, start, direction), walk.thresholds(places, i))));
   } else {
     store(at<uint16_t>(leaf.weight, i), narrow16(to_bfloat16(moved)));
+  }
+  if constexpr (Norms::kAsked) {
+    norms->see(Of::weight, leaf.weights == Weights::master ? moved : widened(leaf.weight_type, leaf.weight, i), i);
   }
 }
 

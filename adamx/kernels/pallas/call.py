@@ -42,9 +42,12 @@ def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
 
 
 def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
-    """The form of a leaf, or None where XLA must take it, or does as well: moments in float32 are one loop there."""
+    """The form of a leaf, or None where XLA must take it, or does as well: moments in float32 are one loop there.
+
+    A tile does not know the norms of its leaf: XLA takes all leaves of a step that is asked for them.
+    """
     form, shape = form_of(leaf, rule), jnp.shape(leaf.param)
-    if form is None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
+    if form is None or leaf.norms is not None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
         return None
     block = block_of(form)
     gains = {INT8, DITHERED} & {form.mu[0], form.nu[0]}

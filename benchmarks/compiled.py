@@ -109,12 +109,13 @@ def compiled(row: Row, on: list[Any]) -> dict[str, Any]:
     mesh = Mesh(on, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     (shape, count), (tx, dtype, _) = row.leaves, STEPS[row.step]
     whole = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec("data")) if row.way == "sharded" else whole
-    tx = adamx.shard_state(tx, mesh, axis="data") if row.way == "shard_state" else tx
+    split = NamedSharding(mesh, PartitionSpec("data")) if row.chips > 1 else whole
+    if row.way == "shard_state":
+        tx = adamx.shard_state(tx, mesh, axis="data", specs=[split.spec] * count)
 
     def placed(tree: Any) -> Any:
         def leaf(x: Any) -> Any:
-            own = getattr(x, "sharding", None) or (split if x.ndim and row.chips > 1 else whole)
+            own = getattr(x, "sharding", None) or (split if x.ndim else whole)
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
 
         return jax.tree.map(leaf, tree)

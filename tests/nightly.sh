@@ -13,6 +13,8 @@ for program in convergence/run_all diagnostics low_precision_training compile_ti
     fused_or_composed leaf_sizes bandwidth dispatch gpu memory codecs; do
     timed python "benchmarks/$program.py" --quick
 done
+# what XLA makes of a step for a TPU and, where its plugin is installed, for a GPU: 2 says that no compiler is there
+timed python benchmarks/compiled.py || [ $? -eq 2 ]
 for part in saturation drift trees; do
     timed pytest -n 0 -m soak "tests/soak/test_$part.py"
 done

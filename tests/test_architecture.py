@@ -78,7 +78,7 @@ WHOLE = {
     "test_refusals",
 }
 # Folders of such tests.
-WHOLES = {"composition", "laws", "soak"}
+WHOLES = {"compiled", "composition", "laws", "soak"}
 
 
 def modules():

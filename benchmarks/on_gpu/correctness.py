@@ -126,7 +126,7 @@ def check(make: Callable[[], Case], shapes: dict[str, tuple[int, ...]], count: i
         for way, step in steps.items():
             got = step(*jax.device_put((*held, gradients), device))
             here = of_steps(got, composed if way == "update" else by_xla, held)
-            found[way] = {kind: here[kind] + found[way].get(kind, type(x)()) for kind, x in here.items()}
+            found[way] = {kind: x + found[way].get(kind, type(x)()) for kind, x in here.items()}
         held = composed
     return found
 
@@ -152,8 +152,7 @@ def checked(shapes: dict[str, tuple[int, ...]], count: int) -> Iterator[tuple[st
     """Names, and what finds their differences: several at a time, as most of the time goes to compilers."""
     pool = concurrent.futures.ThreadPoolExecutor(max(2, min(8, len(os.sched_getaffinity(0)) // 2)))
     try:
-        for name, work in [(name, pool.submit(check, make, shapes, count)) for name, make in cases().items()]:
-            yield name, work
+        yield from [(name, pool.submit(check, make, shapes, count)) for name, make in cases().items()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -74,10 +74,9 @@ def of_steps(got: Tree, expected: Tree, before: Tree) -> dict[str, Difference]:
     found: dict[str, Difference] = {}
     if jax.tree.structure(got) != jax.tree.structure(expected):
         raise ValueError(f"states of two structures: {jax.tree.structure(got)} and {jax.tree.structure(expected)}")
-    for (path, a), b, c in zip(
-        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), jax.tree.leaves(before), strict=True
-    ):
-        a, b, c = np.asarray(a), np.asarray(b), np.asarray(c)
-        kind = kind_of(jax.tree_util.keystr(path), a)
-        found[kind] = found.get(kind, Difference()) + between(a, b, c)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(got)]
+    leaves = [[np.asarray(x) for x in jax.tree.leaves(side)] for side in (got, expected, before)]
+    for path, *arrays in zip(paths, *leaves, strict=True):
+        kind = kind_of(path, arrays[0])
+        found[kind] = found.get(kind, Difference()) + between(*arrays)
     return found

@@ -8,7 +8,7 @@ operations, so that codes may differ only where scales do.
 import concurrent.futures
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,8 @@ SHAPES = {
     **{"deep": (3, 48, 256), "matrix": (512, 1024)},
 }
 STEPS = 3
+RUN_IN_QUICK = ("float32", "int8", "float8_e4m3fn", "all of them, int8")
+"""The other cases are only traced there."""
 INT8 = adamx.storage.Int8(min_size=0)
 BYTE = {"mu_dtype": INT8, "nu_dtype": INT8}
 NEAREST = adamx.storage.Float("bfloat16", stochastic=False)
@@ -148,21 +150,33 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def checked(shapes: dict[str, tuple[int, ...]], count: int) -> Iterator[tuple[str, Any]]:
-    """Names, and what finds their differences: several at a time, as most of the time goes to compilers."""
-    pool = concurrent.futures.ThreadPoolExecutor(max(2, min(8, len(os.sched_getaffinity(0)) // 2)))
-    try:
-        yield from [(name, pool.submit(check, make, shapes, count)) for name, make in cases().items()]
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def traced(make: Callable[[], Case], shapes: dict[str, tuple[int, ...]]) -> dict[str, dict[str, Any]]:
+    """That a case can be built and its steps traced."""
+    case = make()
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree(0, shapes, case.dtype))
+    state = jax.eval_shape(case.tx.init, params)
+    return {way: {"traced": len(step.eval_shape(params, state, params))} for way, step in steps_of(case.tx).items()}
+
+
+def submitted(pool: concurrent.futures.Executor, *, quick: bool) -> dict[str, Any]:
+    """What finds the differences of each case."""
+    return {
+        name: pool.submit(traced, make, SMALL)
+        if quick and name not in RUN_IN_QUICK
+        else pool.submit(check, make, *((SMALL, 2) if quick else (SHAPES, STEPS)))
+        for name, make in cases().items()
+    }
 
 
 def run(record: Record, *, quick: bool, peer_python: str) -> None:
-    shapes, count = (SMALL, 2) if quick else (SHAPES, STEPS)
+    shapes, count = (SMALL, 2) if quick else (SHAPES, 20)
     for name, (maker, arguments) in PEERS.items():
-        find = functools.partial(against_optax, maker, shapes, 2 if quick else 20, **arguments)
+        find = functools.partial(against_optax, maker, shapes, count, **arguments)
         record.attempt(f"optax: {name}", find)
-    for name, work in checked(shapes, count):
+    # Several at a time, as most of the time goes to compilers.
+    pool = concurrent.futures.ThreadPoolExecutor(max(2, min(8, len(os.sched_getaffinity(0)) // 2)))
+    for name, work in submitted(pool, quick=quick).items():
         found = record.found(name, lambda work=work: work.result(max(1.0, record.left())))
         for way, differences in (found or {}).items():
             record.add(f"{name}: {way}", **differences)
+    pool.shutdown(wait=False, cancel_futures=True)

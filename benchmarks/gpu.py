@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import options
 from harness import compile_lightly, headline, machine
 from on_gpu.record import Record, loaded, written
@@ -30,9 +31,9 @@ from on_gpu.record import Record, loaded, written
 SECTIONS = {"card": 25, "correctness": 130, "speed": 110, "tiles": 55, "trees": 85, "host": 35, "others": 30}
 """Seconds of each section, in their order; with starts and ends of processes less than eight minutes."""
 BROKEN = "broken"
-QUICK_S, BROKEN_S = 240, 9
+QUICK_S, BROKEN_S = 240, 7
 """Seconds of a section of the dry run: it ends long before, also on a machine that is busy."""
-SOON_S = 6
+SOON_S = 4
 """A section is asked to end so many seconds before it is ended."""
 ENDED, LATE, NO_GPU = "ended", "out of time", "no GPU"
 
@@ -71,7 +72,7 @@ def run_section(name: str, path: Path, until: float, arguments: argparse.Namespa
     with contextlib.suppress(ProcessLookupError):  # workers of torch as well
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return {0: ENDED, 1: "failed", None: LATE}.get(code, f"ended with {code}")
+    return {0: ENDED, 1: "failed", 3: NO_GPU, None: LATE}.get(code, f"ended with {code}")
 
 
 def work(arguments: argparse.Namespace) -> int:
@@ -79,6 +80,9 @@ def work(arguments: argparse.Namespace) -> int:
     if arguments.quick:
         compile_lightly()
     record = Record(arguments.json, arguments.section, arguments.until)
+    if not arguments.quick and arguments.section != "card" and jax.default_backend() == "cpu":
+        record.ended(NO_GPU)
+        return 3
     try:
         section = importlib.import_module(f"on_gpu.{arguments.section}")
         section.run(record, quick=arguments.quick, peer_python=arguments.peer_python)
@@ -107,6 +111,7 @@ def main() -> int:
     start, kept = time.time(), tempfile.TemporaryDirectory()
     folder = Path(os.environ.get("OUT") or kept.name)
     path = arguments.json = arguments.json or folder / "gpu.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"program": "gpu", "machine": machine(), "quick": arguments.quick, "sections": {}}
     written(path, document)
     print(headline(), flush=True)
@@ -120,7 +125,7 @@ def main() -> int:
         section |= {"status": status, "seconds": round(time.time() - began, 1)}
         written(path, document)
         print(f"-- {name}: {status}, {section['seconds']} seconds", flush=True)
-        if name == "card" and not arguments.quick and any(row.get("backend") == "cpu" for row in section["rows"]):
+        if status == NO_GPU:
             print("no GPU: JAX has none, nothing was timed")
             return 0
     bad = [x for name, section in document["sections"].items() for x in wrong(name, section, quick=arguments.quick)]

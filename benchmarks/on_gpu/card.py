@@ -26,7 +26,8 @@ def backend() -> dict[str, Any]:
 def versions() -> dict[str, Any]:
     installed = {str(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
     plugins = [name for name in installed if name.startswith("jax-cuda")]
-    return {"python": platform.python_version(), **{n: installed[n] for n in (*PACKAGES, *plugins) if n in installed}}
+    found = {name: installed[name] for name in (*PACKAGES, *plugins) if name in installed}
+    return {"python": platform.python_version(), "adamx": adamx.__version__, **found}
 
 
 def memory() -> dict[str, Any]:

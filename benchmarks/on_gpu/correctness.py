@@ -27,7 +27,7 @@ Tree = Any
 SMALL = {"odd": (33, 7), "deep": (2, 3, 128)}
 SHAPES = {
     **{"scalar": (), "odd": (33, 7), "empty": (0, 4), "vector": (4500,), "ragged": (130, 200)},
-    **{"deep": (3, 48, 256), "matrix": (512, 1024)},
+    **{"deep": (3, 48, 256), "matrix": (256, 512)},
 }
 STEPS = 3
 RUN_IN_QUICK = ("float32", "int8", "float8_e4m3fn", "all of them, int8")
@@ -174,7 +174,7 @@ def run(record: Record, *, quick: bool, peer_python: str) -> None:
         find = functools.partial(against_optax, maker, shapes, count, **arguments)
         record.attempt(f"optax: {name}", find)
     # Several at a time, as most of the time goes to compilers.
-    pool = concurrent.futures.ThreadPoolExecutor(max(2, min(8, len(os.sched_getaffinity(0)) // 2)))
+    pool = concurrent.futures.ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)) - 4))
     for name, work in submitted(pool, quick=quick).items():
         found = record.found(name, lambda work=work: work.result(max(1.0, record.left())))
         for way, differences in (found or {}).items():

@@ -41,7 +41,11 @@ def run(record: Record, *, quick: bool, peer_python: str) -> None:
             record.attempt(f"{tiles}, on a GPU", functools.partial(lowers_for_gpu, optimizer, params, STEPS))
     programs = all_compiled(variants, params, STEPS, record, "")
     builders = those_that_run(Arrays(params).builders(programs), record, "")
-    effort = {"budget_s": 0.3, "sample_s": QUICK_SAMPLE_S} if quick else {"budget_s": 12.0, "sample_s": SAMPLE_S}
+    effort = (
+        {"budget_s": 0.3, "sample_s": QUICK_SAMPLE_S}
+        if quick
+        else {"budget_s": min(12.0, record.left() / 2), "sample_s": SAMPLE_S}
+    )
     seconds = measure(builders, builds=1, **effort)
     best = sorted(seconds, key=lambda tiles: spread(seconds[tiles]).median)
     moved, rows = bytes_moved(variants[USUAL], params), []

@@ -6,7 +6,7 @@ from typing import Any
 import optax
 from harness import measure, spread, table
 from on_gpu.programs import Arrays, Program, compiled, lowered, those_that_run
-from on_gpu.record import Record
+from on_gpu.record import SKIPPED, Record
 from on_gpu.speed import QUICK_SAMPLE_S, SAMPLE_S, STORED
 from training_step import decaying
 from workloads import Optimizer, Tree, gpt2_small, small_leaves
@@ -14,6 +14,8 @@ from workloads import Optimizer, Tree, gpt2_small, small_leaves
 import adamx
 
 THEIRS, FLOOR = "optax", "optax again"
+RESERVE_S = 20
+"""Seconds that are kept for the measurement: with fewer, nothing more is compiled."""
 
 
 def contenders() -> dict[str, Optimizer]:
@@ -41,6 +43,9 @@ def timed(name: str, params: Tree, record: Record, *, quick: bool) -> None:
     """The rows of a tree."""
     programs = {}
     for contender, optimizer in contenders().items():
+        if record.left() < RESERVE_S:
+            record.add(f"{name}: {contender}", skipped=SKIPPED)
+            continue
         program = record.found(f"{name}: {contender}", functools.partial(made, optimizer, params))
         if program is not None:
             programs[contender] = program

@@ -1,110 +1,137 @@
-"""Time of one optimizer step on a GPU, and the bytes that it moves in it, beside a copy on the device.
+"""Everything that a GPU can tell about adamx, in at most eight minutes: correctness, times, tiles, memory.
 
-    python benchmarks/gpu.py [--quick] [--json PATH] [--peer-python PATH]
+    python benchmarks/gpu.py [--quick] [--json PATH] [--peer-python PATH] [--only SECTION...]
 
-Steps of a sample follow one another; only the last one is waited for. The copy reads and writes as many bytes as a step
-with float32 moments. Libraries of the torch world work in processes of their own, in the same rounds. Bars: moments in
-int8 0.65 and in bfloat16 0.80 of optax's float32, and 80 % of the copy's rate for every step of adamx; a row that
-misses one is marked, the exit code is 0. Without a GPU it says so.
+Each section is a file in `on_gpu/` and runs in a process of its own, so that one that raises, crashes or hangs costs
+only itself. Sections have deadlines; time that one does not use goes to the next ones. The JSON file is whole after
+every row; without `--json` it is gpu.json in the folder that the environment variable OUT names. `--quick` is a dry
+run of all sections on the CPU with tiny arrays. It adds a section that raises and hangs, and checks that the others
+run. The exit code is 1 if a section did not end, or a row of the dry run failed. Without a GPU it says so.
 """
 
-import functools
+import argparse
+import contextlib
+import importlib
 import os
+import signal
+import subprocess
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import contenders
 import jax
-import jax.numpy as jnp
 import options
-import remote
-from contenders import FUSED, FUSED_BYTE, FUSED_HALF, OURS, THEIRS
-from harness import Contender, Spread, headline, measure, ratios, spread, table, write_json
-from workloads import builders, bytes_moved, one_leaf
+from harness import compile_lightly, headline, machine
+from on_gpu.record import Record, loaded, written
 
-SIZES, QUICK = (16_000_000, 256_000_000), (16_000_000,)
-BARS = {FUSED_BYTE: 0.65, FUSED_HALF: 0.80}
-RATE_BAR = 0.80
-COPY = "copy"
-PEERS = {"torch fused": "torch-fused", "bitsandbytes 8-bit": "bitsandbytes", "torchao 8-bit": "torchao"}
-SAMPLE_S = 20e-3
-"""How long a sample lasts: many steps, so that waiting for the last one is little of it."""
-
-
-def copy(bytes_in_all: int) -> Contender:
-    """A copy that reads and writes this many bytes together."""
-    source, copied = jnp.ones(bytes_in_all // 8, jnp.float32), jax.jit(jnp.copy)
-
-    def contender(calls: int) -> float:
-        start = time.perf_counter()
-        for _ in range(calls):
-            result = copied(source)
-        jax.block_until_ready(result)
-        return (time.perf_counter() - start) / calls
-
-    return contender
+SECTIONS = {"card": 25, "correctness": 130, "speed": 110, "tiles": 55, "trees": 85, "host": 35, "others": 30}
+"""Seconds of each section, in their order; with starts and ends of processes less than eight minutes."""
+BROKEN = "broken"
+QUICK_S, BROKEN_S = 240, 7
+"""Seconds of a section of the dry run: it ends long before, also on a machine that is busy."""
+SOON_S = 4
+"""A section is asked to end so many seconds before it is ended."""
+ENDED, LATE, NO_GPU = "ended", "out of time", "no GPU"
 
 
-def timed(elements: int, peers: remote.Remotes, *, quick: bool) -> dict[str, Any]:
-    """One size, as it goes into the JSON file."""
-    print(f"{elements:.1e} elements", file=sys.stderr)
-    params, optimizers = one_leaf(elements), contenders.adam()
-    moved = {name: bytes_moved(optimizer, params) for name, optimizer in optimizers.items()}
-    compared = builders(optimizers, params, wait=False) | {COPY: functools.partial(copy, moved[THEIRS])}
-    effort = {"budget_s": 3.0, "builds": 1} if quick else {"budget_s": 20.0}
-    seconds = measure(compared | peers.builders(params), sample_s=SAMPLE_S, **effort)
-    peers.release()
-    moved[COPY] = moved[THEIRS]
-    over_copy = ratios(seconds, COPY)
-    return {
-        "elements": elements,
-        "rounds": len(seconds[OURS]),
-        "bytes": moved,
-        "milliseconds": {name: spread([1e3 * s for s in values]) for name, values in seconds.items()},
-        "ratio": ratios(seconds, THEIRS),
-        "rate_over_copy": {name: moved[name] / moved[COPY] / over_copy[name].median for name in moved},
-    }
+def arguments_of() -> argparse.Namespace:
+    parser = options.parser(__doc__, quick="a dry run of all sections on the CPU")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, metavar="PATH", help="the interpreter that has torch and others"
+    )
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="these sections")
+    parser.add_argument("--section", help=argparse.SUPPRESS)  # what a process of its own does
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
-def verdicts(name: str, ratio: Spread, rate: float | None) -> list[str]:
-    """The bars of a contender: of its time and of its rate."""
-    time_bar = f"<= {BARS[name]:.2f} {'holds' if ratio.median <= BARS[name] else 'OVER'}" if name in BARS else "none"
-    ours = name in (OURS, FUSED, FUSED_HALF, FUSED_BYTE)
-    return [time_bar, f">= {RATE_BAR:.2f} {'holds' if rate >= RATE_BAR else 'UNDER'}" if ours else "none"]
+def environment(*, quick: bool) -> dict[str, str]:
+    """Of the processes: the CPU beside the GPU, memory for other libraries too, the peers' threads left alone."""
+    found = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    if quick:
+        found |= {"JAX_PLATFORMS": "cpu"}
+    elif found.get("JAX_PLATFORMS") and "cpu" not in found["JAX_PLATFORMS"]:
+        found["JAX_PLATFORMS"] += ",cpu"
+    return found
 
 
-def cells(row: dict[str, Any], name: str) -> list[str]:
-    """One row of the table: a contender at a size."""
-    rate, moved, ms = row["rate_over_copy"].get(name), row["bytes"].get(name), row["milliseconds"][name]
-    gigabytes = "" if moved is None else f"{moved / ms.median / 1e6:.0f}"
-    first = [f"{row['elements']:.1e}: {name}", f"{ms.median:.4g}", str(row["ratio"][name]), gigabytes]
-    return [*first, "" if rate is None else f"{rate:.3f}", *verdicts(name, row["ratio"][name], rate)]
+def run_section(name: str, path: Path, until: float, arguments: argparse.Namespace) -> str:
+    """Runs a section in a process of its own and says how it ended."""
+    print(f"\n== {name}, {until - time.time():.0f} seconds at most", flush=True)
+    command = [sys.executable, __file__, "--section", name, "--until", str(until - SOON_S), "--json", str(path)]
+    command += ["--peer-python", arguments.peer_python, *(["--quick"] if arguments.quick else [])]
+    process = subprocess.Popen(command, env=environment(quick=arguments.quick), start_new_session=True)
+    try:
+        code = process.wait(max(1.0, until - time.time()))
+    except subprocess.TimeoutExpired:
+        code = None
+    with contextlib.suppress(ProcessLookupError):  # workers of torch as well
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return {0: ENDED, 1: "failed", 3: NO_GPU, None: LATE}.get(code, f"ended with {code}")
 
 
-def report(rows: list[dict[str, Any]], missing: dict[str, str]) -> None:
-    header = ["step", "ms", "over optax", "GB/s", "GB/s over copy's", "bar of time", "bar of rate"]
-    print(table(header, [cells(row, name) for row in rows for name in row["milliseconds"]]))
-    for name, why in missing.items():
-        print(f"{name}: {why}")
+def work(arguments: argparse.Namespace) -> int:
+    """What the process of a section does; its exit code."""
+    if arguments.quick:
+        compile_lightly()
+    record = Record(arguments.json, arguments.section, arguments.until)
+    if not arguments.quick and arguments.section != "card" and jax.default_backend() == "cpu":
+        record.ended(NO_GPU)
+        return 3
+    try:
+        section = importlib.import_module(f"on_gpu.{arguments.section}")
+        section.run(record, quick=arguments.quick, peer_python=arguments.peer_python)
+    except Exception:
+        traceback.print_exc()
+        record.ended("failed", traceback=traceback.format_exc())
+        return 1
+    record.ended(ENDED)
+    return 0
 
 
-def main() -> None:
-    parser = options.parser(__doc__, quick="the smaller size alone")
-    remote.add_option(parser)
-    arguments = parser.parse_args()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other processes need memory too
-    if jax.default_backend() != "gpu":
-        print("no GPU: JAX has none, nothing was timed")
-        return
+def wrong(name: str, section: Mapping[str, Any], *, quick: bool) -> list[str]:
+    """What is not as it should be in a section that was run."""
+    errors = [row["case"] for row in section["rows"] if "error" in row]
+    if name == BROKEN:
+        kept = section["status"] == LATE and len(section["rows"]) == 2 and len(errors) == 1
+        return [] if kept else ["a section that raises and hangs was not recorded"]
+    found = [] if section["status"] == ENDED else [f"{name}: {section['status']}"]
+    return found + ([f"{name}: {case}" for case in errors] if quick else [])
 
-    with remote.started(arguments.peer_python, PEERS, device="cuda") as peers:
-        rows = [timed(size, peers, quick=arguments.quick) for size in (QUICK if arguments.quick else SIZES)]
-        versions, missing = peers.headline(), peers.missing
-    print(headline(), f"GPU {jax.devices()[0].device_kind}, {versions}", "", sep="\n")
-    report(rows, missing)
-    write_json(arguments.json, "gpu", {"peers": versions, "missing": missing, "rows": rows})
+
+def main() -> int:
+    arguments = arguments_of()
+    if arguments.section:
+        return work(arguments)
+    start, kept = time.time(), tempfile.TemporaryDirectory()
+    folder = Path(os.environ.get("OUT") or kept.name)
+    path = arguments.json = arguments.json or folder / "gpu.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"program": "gpu", "machine": machine(), "quick": arguments.quick, "sections": {}}
+    written(path, document)
+    print(headline(), flush=True)
+
+    until = start
+    for name in [*([BROKEN] if arguments.quick else []), *arguments.only]:
+        until = time.time() + (BROKEN_S if name == BROKEN else QUICK_S) if arguments.quick else until + SECTIONS[name]
+        began, status = time.time(), run_section(name, path, until, arguments)
+        document = loaded(path)
+        section = document["sections"].setdefault(name, {"rows": []})
+        section |= {"status": status, "seconds": round(time.time() - began, 1)}
+        written(path, document)
+        print(f"-- {name}: {status}, {section['seconds']} seconds", flush=True)
+        if status == NO_GPU:
+            print("no GPU: JAX has none, nothing was timed")
+            return 0
+    bad = [x for name, section in document["sections"].items() for x in wrong(name, section, quick=arguments.quick)]
+    print(f"\n{time.time() - start:.0f} seconds; not as it should be: {', '.join(bad) or 'nothing'}")
+    return int(bool(bad))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,14 +10,13 @@ are bitwise identical to those of the jitted step, and during a step the device 
 and 1024 bytes. `--bars` checks these two alone.
 """
 
+import functools
 import gc
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,6 @@ import adamx
 
 LEAVES, SIZE, QUICK_SIZE = 50, (560, 576), (56, 576)
 TARGET = 1.15
-HOST, FAR = jax.devices()
 OPTIMIZERS: dict[str, tuple[Any, Any]] = {
     "float32 AdamW": (jnp.float32, adamx.adamw(1e-3)),
     "float32, clipped": (jnp.float32, adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3))),
@@ -37,18 +35,31 @@ OPTIMIZERS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def tree(shape: tuple[int, ...], dtype: Any, device: Any) -> dict[str, jax.Array]:
-    keys = jax.random.split(jax.random.key(0), LEAVES)
-    leaves = {f"leaf {i}": jax.random.normal(key, shape, dtype) for i, key in enumerate(keys)}
-    return jax.block_until_ready(jax.device_put(leaves, device))
+def two_cpu_devices() -> None:
+    """Makes JAX see two. Before JAX is used."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ.get("XLA_FLAGS", "")
 
 
-def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[[], Contender]]:
-    offloaded = adamx.on_host(tx, HOST)
+def tree(leaves: int, shape: tuple[int, ...], dtype: Any, device: Any) -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), leaves)
+    arrays = {f"leaf {i}": jax.random.normal(key, shape, dtype) for i, key in enumerate(keys)}
+    return jax.block_until_ready(jax.device_put(arrays, device))
+
+
+def builders(tx: Any, arrays: Callable[[Any], Any], host: Any, far: Any) -> dict[str, Callable[[], Contender]]:
+    """The three contenders.
+
+    Args:
+        tx: the optimizer.
+        arrays: makes parameters, or gradients, on a device.
+        host: the device that keeps the state.
+        far: the device that has parameters and gradients.
+    """
+    offloaded = adamx.on_host(tx, host)
     compiled = jax.jit(lambda params, state, g: adamx.step(tx, g, state, params), donate_argnums=(0, 1))
 
     def on_host() -> Contender:
-        params, gradients = tree(shape, dtype, FAR), tree(shape, dtype, FAR)
+        params, gradients = arrays(far), arrays(far)
         held = [params, offloaded.init(params)]
 
         def call() -> None:
@@ -57,8 +68,8 @@ def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[
         return per_call(call)
 
     def step() -> Contender:
-        params, gradients = tree(shape, dtype, HOST), tree(shape, dtype, HOST)
-        held = [params, tx.init(params)]
+        params, gradients = arrays(host), arrays(host)
+        held = [params, jax.device_put(tx.init(params), host)]
 
         def call() -> None:
             held[:] = jax.block_until_ready(compiled(*held, gradients))
@@ -66,11 +77,11 @@ def builders(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Callable[
         return per_call(call)
 
     def transfers() -> Contender:
-        params, gradients = tree(shape, dtype, HOST), tree(shape, dtype, FAR)
+        params, gradients = arrays(host), arrays(far)
 
         def call() -> None:
-            jax.block_until_ready(jax.device_put(gradients, HOST))
-            jax.block_until_ready(jax.device_put(params, FAR))
+            jax.block_until_ready(jax.device_put(gradients, host))
+            jax.block_until_ready(jax.device_put(params, far))
 
         return per_call(call)
 
@@ -83,33 +94,35 @@ def held(device: Any) -> int:
     return sum({x.unsafe_buffer_pointer(): x.nbytes for x in arrays}.values())
 
 
-def exact(shape: tuple[int, ...], dtype: Any, tx: Any) -> dict[str, Any]:
+def exact(arrays: Callable[[Any], Any], tx: Any, host: Any, far: Any) -> dict[str, Any]:
     """Elements that differ from those of the jitted step after three steps, and the most bytes on the device."""
-    offloaded = adamx.on_host(tx, HOST)
+    offloaded = adamx.on_host(tx, host)
     compiled = jax.jit(lambda params, state, g: adamx.step(tx, g, state, params), donate_argnums=(0, 1))
-    params, gradients = tree(shape, dtype, FAR), tree(shape, dtype, FAR)
-    expected = tree(shape, dtype, HOST)
+    params, gradients, expected = arrays(far), arrays(far), arrays(host)
     gc.collect()
-    state, reference, before, seen = offloaded.init(params), tx.init(expected), held(FAR), list[int]()
+    state, reference, before, seen = offloaded.init(params), tx.init(expected), held(far), list[int]()
     put = jax.device_put
 
     def noted(*given: Any, **more: Any) -> Any:
         moved = put(*given, **more)
-        seen.append(held(FAR))
+        seen.append(held(far))
         return moved
 
     for _ in range(3):
         with mock.patch.object(jax, "device_put", noted):  # a step moves all arrays by it
             params, state = adamx.step(offloaded, gradients, state, params)
-        expected, reference = compiled(expected, reference, put(gradients, HOST))
+        expected, reference = compiled(expected, reference, put(gradients, host))
     pairs = zip(*map(jax.tree.leaves, ((params, state), (expected, reference))), strict=True)
     differ = sum(int(np.sum(np.asarray(x) != np.asarray(y))) for x, y in pairs)
-    return {"differing": differ, "parameters and gradients": before, "most": max(*seen, held(FAR))}
+    return {"differing": differ, "parameters and gradients": before, "most": max(*seen, held(far))}
 
 
-def exact_bars(shape: tuple[int, ...]) -> tuple[dict[str, Any], bool]:
+def exact_bars(shape: tuple[int, ...], host: Any, far: Any) -> tuple[dict[str, Any], bool]:
     """What was found for each optimizer, and whether both targets are met."""
-    found = {name: exact(shape, dtype, tx) for name, (dtype, tx) in OPTIMIZERS.items()}
+    found = {
+        name: exact(functools.partial(tree, LEAVES, shape, dtype), tx, host, far)
+        for name, (dtype, tx) in OPTIMIZERS.items()
+    }
     rows, met = [], True
     for name, (differ, before, most) in ((name, each.values()) for name, each in found.items()):
         equal, lean = differ == 0, most <= before + 1024
@@ -125,15 +138,18 @@ def main() -> None:
     options = parser(__doc__ or "", quick="1.6 million parameters instead of 16 million")
     options.add_argument("--bars", action="store_true", help="bits and bytes alone, which every machine has the same")
     arguments = options.parse_args()
+    two_cpu_devices()
+    host, far = jax.devices()
     shape, budget = (QUICK_SIZE, 2.0) if arguments.quick else (SIZE, 20.0)
 
     print(headline(), "", sep="\n")
-    bars, met = exact_bars(shape)
+    bars, met = exact_bars(shape, host, far)
     if arguments.bars:
         sys.exit(not met)
     rows, found = [], {}
     for name, (dtype, tx) in OPTIMIZERS.items():
-        seconds = measure(builders(shape, dtype, tx), budget_s=budget, builds=1 if arguments.quick else 3)
+        compared = builders(tx, functools.partial(tree, LEAVES, shape, dtype), host, far)
+        seconds = measure(compared, budget_s=budget, builds=1 if arguments.quick else 3)
         pairs = zip(seconds["step"], seconds["transfers"], strict=True)
         ratio = spread([own / sum(pair) for own, pair in zip(seconds["on_host"], pairs, strict=True)])
         medians = {contender: spread(values).median for contender, values in seconds.items()}

@@ -24,11 +24,11 @@ class Peer(NamedTuple):
     make: Callable[[list[Any]], Any]
 
 
-def torch_adam(**implementation: bool) -> Callable[[list[Any]], Any]:
+def torch_adam(name: str = "Adam", **arguments: Any) -> Callable[[list[Any]], Any]:
     def make(params: list[Any]) -> Any:
         import torch  # noqa: PLC0415
 
-        return torch.optim.Adam(params, lr=1e-3, **implementation)
+        return getattr(torch.optim, name)(params, lr=1e-3, **arguments)
 
     return make
 
@@ -53,6 +53,7 @@ def torchao(params: list[Any]) -> Any:
 
 PEERS = {
     "torch-fused": Peer("torch", torch_adam(fused=True)),
+    "torch-fused-adamw": Peer("torch", torch_adam("AdamW", fused=True, weight_decay=0.01)),
     "torch-foreach": Peer("torch", torch_adam(foreach=True)),
     "deepspeed": Peer("deepspeed", deepspeed),
     "bitsandbytes": Peer("bitsandbytes", bitsandbytes),

@@ -66,7 +66,7 @@ def _lower_on(
     if several or module.lowering_parameters.for_export:  # what is exported runs where there is no adamx
         program = plain
     elif not _on_one_device(module.axis_context):
-        program = plain if program is plain else functools.partial(program, split=can_split(module))
+        program = plain if program is plain else functools.partial(program, split=can_split(platform, module))
     with warnings.catch_warnings():
         # JAX 0.12 announces that Pallas's GPU compiler will go: where it is gone, XLA's own code runs.
         warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)

@@ -40,8 +40,9 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
 
     programs = {platform: functools.partial(run, platform) for platform in ("cpu", *ACCELERATORS)}
     plain = functools.partial(run, "")
-    # Accelerators have no kernel for what is not dithered, and CPUs one for all.
-    splits = jax.device_count() > 1 and (work.rule.averages.draws or jax.default_backend() == "cpu")
+    # On GPUs nothing but dithered moments has a kernel, and TPUs split no program of ours.
+    gains = {"cpu": True, "gpu": work.rule.averages.draws}.get(jax.default_backend(), False)
+    splits = gains and jax.device_count() > 1
     return after.unflatten(choose(programs, plain, like, *map(jnp.asarray, flat), splits=splits))
 
 

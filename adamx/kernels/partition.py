@@ -36,10 +36,14 @@ def asks_for_mesh(step: Primitive) -> None:
         prim_requires_devices_during_lowering.add(step)
 
 
-def can_split(context: Any) -> bool:
-    """Whether XLA asks for the program of one device, on a mesh that is known when JAX lowers."""
+def can_split(platform: str, context: Any) -> bool:
+    """Whether XLA asks for the program of one device, on a mesh that is known when JAX lowers.
+
+    The compiler for TPUs never does: it has no emitter for what is partitioned by a custom rule.
+    """
     mesh = getattr(context.axis_context, "abstract_mesh", None)
-    return bool(mesh is not None and mesh.shape and getattr(jax.config, "jax_use_shardy_partitioner", True))
+    shardy = getattr(jax.config, "jax_use_shardy_partitioner", True)
+    return bool(platform != "tpu" and shardy and mesh is not None and mesh.shape)
 
 
 def on_shards(step: Callable[[Work], tuple[Leaf, ...]], work: Work) -> tuple[Leaf, ...]:

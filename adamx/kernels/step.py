@@ -37,8 +37,8 @@ def step(
     dtype of the gradients on its way to the parameters. Float32 leaves that XLA steps as fast are left to it: tiny ones
     among few. For a GPU or TPU there is a kernel for int8 and dithered moments, in leaves of 16,384 elements or more
     whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is as good for float32. Of arrays that
-    are sharded each device steps its shards, under plain `jit` from jax 0.7 on and inside `jax.shard_map`. Derivatives,
-    vmap and what `jax.export` exports take XLA's code.
+    are sharded each device steps its shards: inside `jax.shard_map`, in `shard_state`, and on CPUs and GPUs under plain
+    `jit` from jax 0.7 on. Derivatives, vmap and what `jax.export` exports take XLA's code.
 
     Args:
         tx: any transformation.

@@ -5,15 +5,13 @@ from typing import Any
 import jax
 from jax.experimental import pallas as pl
 
-from adamx.kernels.pallas.view import GPUS, View
+from adamx.kernels.pallas.view import GPUS, View, gpu_tiles
 
 SINCE = {"cuda": (0, 6), "rocm": (0, 6), "tpu": (0, 10, 2)}
 """The versions of JAX that are known to compile the kernel: earlier Mosaic turns no unsigned integers into floats."""
 
 PLATFORMS = tuple(platform for platform, version in SINCE.items() if jax.__version_info__ >= version)
 """Where there is a kernel; elsewhere XLA does the work."""
-
-ELEMENTS_PER_WARP = 256
 
 
 def options_for(platform: str, view: View) -> dict[str, Any]:
@@ -23,7 +21,9 @@ def options_for(platform: str, view: View) -> dict[str, Any]:
 
         # TritonCompilerParams before JAX 0.7
         params: Any = getattr(compiler, "CompilerParams", None) or vars(compiler)["TritonCompilerParams"]
-        return {"compiler_params": params(num_warps=max(1, view.rows * view.block // ELEMENTS_PER_WARP), num_stages=1)}
+        tiles = gpu_tiles()
+        warps = max(1, view.rows * view.block // tiles.per_warp)
+        return {"compiler_params": params(num_warps=warps, num_stages=tiles.stages)}
     from jax.experimental.pallas import tpu as compiler  # noqa: PLC0415
 
     params = getattr(compiler, "CompilerParams", None) or vars(compiler)["TPUCompilerParams"]

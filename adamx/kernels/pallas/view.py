@@ -6,6 +6,7 @@ lie there in tiles, and a view must leave them alone.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,8 +19,32 @@ from adamx.storage.dither import along
 GPUS = ("cuda", "rocm")
 LANES = 128
 """The width of a vector on a TPU, and of a tile without blocks."""
-GPU_TILE, TPU_ROWS = 2048, 256
-"""Elements of a tile on a GPU and rows of one on a TPU."""
+TPU_ROWS = 256
+"""Rows of a tile on a TPU."""
+
+
+class GpuTiles(NamedTuple):
+    """How a GPU divides its work on a leaf.
+
+    Attributes:
+        elements: of a tile.
+        per_warp: elements of a tile that 32 threads share.
+        stages: of Triton's pipeline.
+    """
+
+    elements: int = 2048
+    per_warp: int = 256
+    stages: int = 1
+
+
+def gpu_tiles() -> GpuTiles:
+    """The tiles of programs that are traced now.
+
+    For measurements the environment variable `ADAMX_GPU_TILES` asks for others, in the order of the attributes:
+    "4096,256,1". Powers of two, except for the last number.
+    """
+    asked = os.environ.get("ADAMX_GPU_TILES", "")
+    return GpuTiles(*map(int, asked.split(","))) if asked else GpuTiles()
 
 
 class View(NamedTuple):
@@ -98,7 +123,7 @@ def view_of(shape: Sequence[int], block: int, platform: str) -> View:
     axes = [int(along(len(shape) - axis)) for axis in range(len(shape))]
     if platform in GPUS:
         inner = (*shape[:-1], shape[-1] // block)
-        rows = math.gcd(math.prod(inner), max(1, GPU_TILE // block))
+        rows = math.gcd(math.prod(inner), max(1, gpu_tiles().elements // block))
         return View((), inner, block, block, rows, (*axes[:-1], block * axes[-1] % 2**32, axes[-1]))
     inner = tuple(shape[-2:-1])
     rows = min(math.prod(inner), TPU_ROWS)

@@ -10,6 +10,12 @@ def test_small_tiles_have_few_warps(rows, warps):
     assert options_for("cuda", view_of((rows, 128), 128, "cuda"))["compiler_params"].num_warps == warps
 
 
+def test_the_environment_asks_for_other_warps(monkeypatch):
+    monkeypatch.setenv("ADAMX_GPU_TILES", "1024,128,2")
+    params = options_for("cuda", view_of((64, 128), 128, "cuda"))["compiler_params"]
+    assert (params.num_warps, params.num_stages) == (8, 2)
+
+
 def test_on_a_tpu_tiles_side_by_side_come_one_after_another():
     semantics = options_for("tpu", view_of((64, 128), 128, "tpu"))["compiler_params"].dimension_semantics
     assert [str(s).rpartition(".")[2].lower() for s in semantics] == ["parallel", "parallel", "arbitrary"]

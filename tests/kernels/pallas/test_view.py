@@ -56,6 +56,12 @@ def test_on_a_gpu_tiles_are_powers_of_two_that_need_no_mask():
         assert view.rows * view.block <= 2048
 
 
+def test_the_environment_asks_for_other_tiles(monkeypatch):
+    assert view_of((64, 768), 128, "cuda").rows == 16
+    monkeypatch.setenv("ADAMX_GPU_TILES", "1024,128,2")
+    assert view_of((64, 768), 128, "cuda").rows == 8
+
+
 def test_on_a_tpu_the_last_two_axes_stay_as_they_are():
     assert view_of((3, 5, 40, 256), 128, "tpu").shape == (15, 40, 256)
     assert view_of((256,), 128, "tpu").shape == (1, 1, 256)

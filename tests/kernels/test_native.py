@@ -16,7 +16,7 @@ from tests.backends import needs_kernel
 ATTRIBUTES = {
     **dict.fromkeys(("weights", "mu_storage", "nu_storage"), np.int64(0)),
     **dict.fromkeys(("mu_block", "nu_block"), np.int64(1)),
-    **dict.fromkeys(("nesterov", "precise1", "precise2"), False),
+    **dict.fromkeys(("norms", "nesterov", "precise1", "precise2"), False),
 }
 OPERANDS = {
     "numbers": jnp.full(10, 0.5, jnp.float32).at[9].set(1.0),

@@ -7,6 +7,7 @@ runs the code of one page, as the test does for a page that needs several device
 
 import ast
 import doctest
+import json
 import os
 import re
 import subprocess
@@ -29,8 +30,9 @@ params = {"embedding": jnp.ones((32, 16)), "w": jnp.ones((16, 4)), "b": jnp.zero
 gradients = jax.tree.map(jnp.ones_like, params)
 """
 README = """
-def loss(params):
-    return jnp.sum((params["w"] - 1.0) ** 2) + jnp.sum((params["b"] - 0.5) ** 2)
+import jax, jax.numpy as jnp
+params = {"dense": {"kernel": jnp.ones((32, 16)), "bias": jnp.zeros(16)}, "norm": {"scale": jnp.ones(16)}}
+gradients = jax.tree.map(jnp.ones_like, params)
 """
 SHARDING = """
 import functools
@@ -40,7 +42,7 @@ batch = jnp.ones((16, 1000))
 def loss(params, batch):
     return jnp.mean((batch @ params["w"]) ** 2) + jnp.sum(params["b"])
 """
-PRELUDE = {"README.md": MODEL + README, "low-precision.md": MODEL, "sharding.md": MODEL + SHARDING}
+PRELUDE = {"README.md": README, "low-precision.md": MODEL, "sharding.md": MODEL + SHARDING}
 """The names that the blocks of a page take for granted. The other pages bring their own."""
 
 SEVERAL_DEVICES = {"sharding.md"}
@@ -118,6 +120,21 @@ def test_tests_that_are_named_exist(name):
         assert (ROOT / path).exists(), f"{name}: {path}"
     for test in re.findall(r"`(test_\w+)`", text):
         assert f"def {test}(" in tests, f"{name}: {test}"
+
+
+def test_times_of_a_whole_step_are_those_of_the_results():
+    """`docs/results/training_step.json` is their one source; the figure of the README draws it."""
+    results = json.loads((ROOT / "docs" / "results" / "training_step.json").read_text())
+    ratios = {row["case"]: {name: x["median"] for name, x in row["ratio"].items()} for row in results["rows"]}
+    names = ("optax again", "float32 moments", "bfloat16 moments", "without the clip", "guarded")
+    for case, ratio in ratios.items():
+        shown = re.search(rf"^{re.escape(case)} +\S+ +(.*)$", PAGES["performance.md"].read_text(), re.MULTILINE)
+        assert shown[1].split() == [f"{ratio[name]:.3f}" for name in names], case
+    large, gpt2 = (ratios[case] for case in ("1.6e+07 in 1 leaf", "GPT-2 small"))
+    said = PAGES["guarantees.md"].read_text()
+    assert f"takes {large['float32 moments']:.2f} of optax's time at 16 million parameters" in said
+    assert f"and {gpt2['float32 moments']:.2f} on GPT-2 small" in said
+    assert f"{large['bfloat16 moments']:.2f} and {gpt2['bfloat16 moments']:.2f} with bfloat16 moments" in said
 
 
 def test_the_reference_has_every_public_name_once():

@@ -113,11 +113,12 @@ def fused(name, build, arguments):
     inside = train(in_shards(by_kernel, jnp.float32), sharded, by_kernel.init(sharded), place=placed)
     same(name, "in shard_map", inside, expected)
     step, start = jax.jit(stepper(by_kernel)), (sharded, by_kernel.init(sharded))
-    by_xla = train(jax.jit(stepper(by_kernel, backend="xla")), *start, place=placed)
-    same(name, "under jit", train(step, *start, place=placed), by_xla)
     program = step.lower(*start, sharded).compile().as_text()
+    splits = "adamx_step" in program  # else XLA's own code runs, whose float32 sums may be contracted otherwise
+    by_xla = train(jax.jit(stepper(by_kernel, backend="xla")), *start, place=placed)
+    same(name, "under jit", train(step, *start, place=placed), expected if splits else by_xla)
     assert "all-gather" not in program, f"{name} gathers"
-    assert "adamx_step" not in program, f"{name} calls the kernel on what it cannot see"
+    assert splits <= jax.config.jax_use_shardy_partitioner, f"{name} calls the kernel on what it cannot see"
 
 
 for name in sys.argv[1:] or [*TRANSFORMATIONS, *FUSED]:

@@ -15,7 +15,7 @@ from adamx.kernels.call import NATIVE
 from adamx.kernels.choice import choose
 from adamx.kernels.layout import Form, Kernel, calls, least, worthwhile
 from adamx.kernels.operands import of_step
-from adamx.kernels.partition import on_shards
+from adamx.kernels.partition import has_typed_mesh, on_shards
 
 WHOLE = (
     "the program runs on several devices, and JAX does not tell how arrays are split among them: XLA's own code steps "
@@ -42,7 +42,7 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
     plain = functools.partial(run, "")
     # On GPUs nothing but dithered moments has a kernel, and TPUs split no program of ours.
     gains = {"cpu": True, "gpu": work.rule.averages.draws}.get(jax.default_backend(), False)
-    splits = gains and jax.device_count() > 1
+    splits = gains and jax.device_count() > 1 and not has_typed_mesh(flat)
     return after.unflatten(choose(programs, plain, like, *map(jnp.asarray, flat), splits=splits))
 
 

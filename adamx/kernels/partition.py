@@ -7,13 +7,13 @@ import contextlib
 import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.extend.core import Primitive
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from adamx.core.leaf import Leaf
 from adamx.core.work import Work, by_xla
@@ -34,6 +34,15 @@ def asks_for_mesh(step: Primitive) -> None:
         from jax._src.dispatch import prim_requires_devices_during_lowering  # noqa: PLC0415
 
         prim_requires_devices_during_lowering.add(step)
+
+
+def has_typed_mesh(arrays: Sequence[Any]) -> bool:
+    """Whether the types of arrays say how they are split: in `shard_map`, and on a mesh of Explicit axes.
+
+    Such programs often have two kinds of one mesh, by `jax.sharding.auto_axes` say, where JAX wants one mesh to tell.
+    """
+    meshes = {jax.typeof(x).sharding.mesh for x in arrays}
+    return any(kind != AxisType.Auto for mesh in meshes for kind in mesh.axis_types)
 
 
 def can_split(platform: str, context: Any) -> bool:

@@ -44,7 +44,8 @@ def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
 def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
     """The form of a leaf, or None where XLA must take it, or does as well: moments in float32 are one loop there.
 
-    A tile does not know the norms of its leaf: XLA takes all leaves of a step that is asked for them.
+    A tile does not know the norms of its leaf: XLA takes all leaves of a step that is asked for them. On a TPU it also
+    takes rows of one quantized block: the kernel's scales would be padded to 128 lanes, 64 bytes per parameter, not 22.
     """
     form, shape = form_of(leaf, rule), jnp.shape(leaf.param)
     if form is None or leaf.norms is not None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
@@ -53,7 +54,8 @@ def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
     gains = {INT8, DITHERED} & {form.mu[0], form.nu[0]}
     if not gains or block is None or shape[-1:] == () or shape[-1] % block:
         return None
-    if platform not in GPUS and (block % LANES or math.prod(shape[-2:-1]) < FEW_ROWS):
+    one_block = INT8 in gains and shape[-1] == block
+    if platform not in GPUS and (block % LANES or math.prod(shape[-2:-1]) < FEW_ROWS or one_block):
         return None
     return form
 

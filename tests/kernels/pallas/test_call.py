@@ -155,7 +155,7 @@ def test_what_is_left_to_xla(arguments):
 
 @pytest.mark.slow
 def test_what_a_tpu_leaves_to_xla():
-    for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}):
+    for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}, {"shape": (256, 128)}):
         assert pallas_form(*leaf(**arguments), "cuda") is not None
         assert pallas_form(*leaf(**arguments), "tpu") is None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -50,5 +51,5 @@ def test_how_an_array_is_split_is_found_from_where_its_parts_lie():
 
 def test_a_step_that_is_exported_is_xlas_own():
     tx, x = adamx.adam(1e-3), jax.numpy.ones(100_000)
-    exported = jax.export.export(jax.jit(lambda p, s, g: adamx.step(tx, g, s, p)), platforms=("cpu", "cuda"))
+    exported = export.export(jax.jit(lambda p, s, g: adamx.step(tx, g, s, p)), platforms=("cpu", "cuda"))
     assert "CustomSPMDPartitioning" not in exported(x, tx.init(x), x).mlir_module()

@@ -91,9 +91,13 @@ class Work:
         """The same with other fields."""
         return dataclasses.replace(self, **changes)
 
+    def stepped(self) -> tuple[Leaf, ...]:
+        """The leaves with what of them there is after the step."""
+        return tuple([leaf._replace(gradient=None) for leaf in self.leaves])
+
     def terms(self, i: int) -> tuple[Term, ...]:
         """What stands behind the direction of leaf i."""
-        return tuple([tail.terms[tail.which[i]] for tail in self.tails])
+        return tuple([tail.on(i) for tail in self.tails])
 
     def kinds(self) -> tuple[list[tuple[Term, ...]], list[int]]:
         """The terms of leaves of each kind, and the kind of each leaf."""

@@ -27,7 +27,7 @@ def by_kernels(work: Work) -> tuple[Leaf, ...]:
     """The leaves after the step, by the kernel of the platform where there is one for a leaf, else by XLA."""
     flat, treedef = jax.tree.flatten(work)
     numbered: Work = treedef.unflatten(range(len(flat)))
-    like, after = jax.tree.flatten(tuple(leaf._replace(gradient=None) for leaf in numbered.leaves))
+    like, after = jax.tree.flatten(numbered.stepped())
 
     def run(platform: str, *arrays: jax.Array, split: bool | None = None) -> list[jax.Array]:
         given: Work = treedef.unflatten(arrays)

@@ -123,7 +123,7 @@ def explain(
         forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
         for i, (place, form) in enumerate(zip(work.places, forms, strict=True)):
             found[place] = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
-        return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
+        return work.stepped()
 
     def traced(gradients: Any, state: Any, params: Any) -> Any:
         moved = take_step(tx, gradients, bare(state), Weights(params), Pass(note, shapes_only=True))[0].params

@@ -17,10 +17,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from adamx.core.leaf import Leaf
 from adamx.core.work import Work, by_xla
-from adamx.sharding.each import with_norms_of_all
+from adamx.sharding.each import on_own
+from adamx.sharding.placement import parts
 from adamx.storage import Int8
 from adamx.storage.codec import is_quantized
-from adamx.storage.dither import shard_offsets
 
 CUT = (
     "an array of shape {} in {} shards along its last axis has moments in blocks of {}: blocks would be cut, so its "
@@ -72,13 +72,10 @@ def on_shards(step: Callable[[Work], tuple[Leaf, ...]], work: Work) -> tuple[Lea
 
     def partition(mesh: Any, arguments: Any, _: Any) -> Any:
         given: Work = treedef.unflatten(arguments)
-        specs = [_spec_of(leaf, given, mesh) for leaf in given.leaves]
+        specs = tuple([_spec_of(leaf, given, mesh) for leaf in given.leaves])
 
         def local(*arrays: jax.Array) -> list[jax.Array]:
-            here: Work = treedef.unflatten(arrays)
-            params = tuple([leaf.param for leaf in here.leaves])
-            found = step(here.replace(offsets=shard_offsets(params, tuple(specs))))
-            return jax.tree.leaves(tuple(map(with_norms_of_all, found, specs)))
+            return jax.tree.leaves(on_own(step, treedef.unflatten(arrays), specs))
 
         def placed(tree: Any, spec: PartitionSpec) -> Any:
             flat, treedef = jax.tree.flatten(tree)
@@ -88,35 +85,26 @@ def on_shards(step: Callable[[Work], tuple[Leaf, ...]], work: Work) -> tuple[Lea
         leaves = tuple([placed(leaf, spec) for leaf, spec in zip(given.leaves, specs, strict=True)])
         leaves = tuple([leaf._replace(norms=all.norms) for leaf, all in zip(leaves, whole.leaves, strict=True)])
         arguments = whole.replace(leaves=leaves)
-        return mesh, local, jax.tree.leaves(_stepped(leaves)), tuple(jax.tree.leaves(arguments))
+        return mesh, local, jax.tree.leaves(arguments.stepped()), tuple(jax.tree.leaves(arguments))
 
     program = custom_partitioning(whole)
     program.def_partition(partition, decode_shardings=False, sharding_rule=_rule(work))
-    return jax.tree.unflatten(jax.tree.structure(_stepped(work.leaves)), program(*flat))
-
-
-def _stepped(leaves: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
-    """What of leaves there is after the step."""
-    return tuple([leaf._replace(gradient=None) for leaf in leaves])
+    return jax.tree.unflatten(jax.tree.structure(work.stepped()), program(*flat))
 
 
 def _spec_of(leaf: Leaf, work: Work, mesh: Mesh) -> PartitionSpec:
     """How a leaf is split in the step: as the array of it that is split most, in whole blocks."""
     moments = [jax.tree.leaves(stored)[0] for stored in (leaf.mu, leaf.nu)]
     specs = [_written(x, mesh) for x in (*moments, leaf.param)]
-    spec = max(specs, key=lambda spec: math.prod([_pieces(axes, mesh) for axes in spec]))
+    spec = max(specs, key=lambda spec: math.prod([parts(mesh, axes) for axes in spec]))
     shape, averages = leaf.param.shape, work.rule.averages
     for stored, codec in ((leaf.mu, averages.mu_codec), (leaf.nu, averages.nu_codec)):
         if is_quantized(stored) and len(spec) == len(shape):
-            pieces, block = _pieces(spec[-1], mesh), cast(Int8, codec).block_size
+            pieces, block = parts(mesh, spec[-1]), cast(Int8, codec).block_size
             if pieces > 1 and shape[-1] % (pieces * block):
                 warnings.warn(CUT.format(shape, pieces, block), stacklevel=2)
                 spec = spec[:-1]
     return PartitionSpec(*spec)
-
-
-def _pieces(axes: tuple[str, ...], mesh: Mesh) -> int:
-    return math.prod([mesh.shape[name] for name in axes])
 
 
 def _written(x: jax.ShapeDtypeStruct, mesh: Mesh) -> tuple[tuple[str, ...], ...]:
@@ -128,7 +116,7 @@ def _written(x: jax.ShapeDtypeStruct, mesh: Mesh) -> tuple[tuple[str, ...], ...]
     groups = [group for n in range(len(names) + 1) for group in itertools.permutations(names, n)]
     with contextlib.suppress(ValueError):  # of shards that differ in size
         counts = [size // here for size, here in zip(x.shape, given.shard_shape(x.shape), strict=True)]
-        for found in itertools.product(*[[group for group in groups if _pieces(group, mesh) == n] for n in counts]):
+        for found in itertools.product(*[[group for group in groups if parts(mesh, group) == n] for n in counts]):
             used = [name for group in found for name in group]
             if len(used) == len(set(used)):
                 written = NamedSharding(mesh, PartitionSpec(*found))
@@ -156,4 +144,5 @@ def _rule(work: Work) -> SdyShardingRule:
     leaves = tuple([leaf(i, one) for i, one in enumerate(work.leaves)])
     flat, treedef = jax.tree.flatten(work)
     scalars: Work = treedef.unflatten([ArrayMapping()] * len(flat))
-    return SdyShardingRule(mappings(scalars.replace(leaves=leaves)), mappings(_stepped(leaves)))
+    named = scalars.replace(leaves=leaves)
+    return SdyShardingRule(mappings(named), mappings(named.stepped()))

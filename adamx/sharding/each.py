@@ -33,10 +33,9 @@ def on_each(execute: Execute, mesh: Mesh, shards: Tree, places: tuple[int, ...] 
         leaves = tuple(Leaf(*[spec] * len(Leaf._fields))._replace(norms=whole) for spec in here)
 
         def local(numbers: Any, leaves: tuple[Leaf, ...], tails: Any) -> tuple[Leaf, ...]:
-            offsets = shard_offsets(tuple(leaf.param for leaf in leaves), here)
-            given = work.replace(numbers=numbers, leaves=leaves, tails=tails, offsets=offsets)
+            given = work.replace(numbers=numbers, leaves=leaves, tails=tails)
             given = given if places is None else given.replace(places=tuple(places[i] for i in work.places))
-            return tuple(map(with_norms_of_all, execute(given), here))
+            return on_own(execute, given, here)
 
         split = _shard_map(local, mesh, (whole, leaves, whole), leaves)
         return split(work.numbers, work.leaves, work.tails)
@@ -44,7 +43,13 @@ def on_each(execute: Execute, mesh: Mesh, shards: Tree, places: tuple[int, ...] 
     return on_shards
 
 
-def with_norms_of_all(leaf: Leaf, spec: PartitionSpec) -> Leaf:
+def on_own(execute: Execute, work: Work, specs: tuple[PartitionSpec, ...]) -> tuple[Leaf, ...]:
+    """The executor on the shards of one device: the dither knows where they begin, norms are those of all shards."""
+    offsets = shard_offsets(tuple([leaf.param for leaf in work.leaves]), specs)
+    return tuple(map(_with_norms_of_all, execute(work.replace(offsets=offsets)), specs))
+
+
+def _with_norms_of_all(leaf: Leaf, spec: PartitionSpec) -> Leaf:
     """A leaf with the norms of all its shards."""
     if leaf.norms is None:
         return leaf

@@ -33,7 +33,7 @@ class Group(NamedTuple):
 
 def before(work: Work) -> tuple[Leaf, ...]:
     """The leaves without their gradients."""
-    return tuple(leaf._replace(gradient=None) for leaf in work.leaves)
+    return work.stepped()
 
 
 def shared_numbers(work: Work) -> list[Any]:

@@ -1,14 +1,12 @@
 """Whole optimizer steps as a trainer runs them, on trees of many leaves, and what it takes to compile them."""
 
 import functools
-from typing import Any
 
-import optax
 from harness import measure, spread, table
 from on_gpu.programs import Arrays, Program, compiled, lowered, those_that_run
 from on_gpu.record import SKIPPED, Record
 from on_gpu.speed import QUICK_SAMPLE_S, SAMPLE_S, STORED
-from training_step import decaying
+from training_step import chains
 from workloads import Optimizer, Tree, gpt2_small, small_leaves
 
 import adamx
@@ -20,13 +18,7 @@ RESERVE_S = 20
 
 def contenders() -> dict[str, Optimizer]:
     """Optax's chain, and ours by how moments are stored; composed as well, as sharded programs run it."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, warmup_steps=100, decay_steps=10_000)
-    arguments: dict[str, Any] = {"weight_decay": 0.1, "mask": decaying}
-    theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, **arguments))
-
-    def ours(**moments: Any) -> optax.GradientTransformation:
-        return adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(schedule, **arguments, **moments))
-
+    theirs, ours, _ = chains()
     stored = {**STORED, "int8": dict.fromkeys(("mu_dtype", "nu_dtype"), adamx.storage.Int8())}
     found = {THEIRS: Optimizer(theirs)}
     found |= {name: Optimizer(ours(**moments), adamx.step) for name, moments in stored.items()}

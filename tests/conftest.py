@@ -45,12 +45,16 @@ gc.set_threshold(100_000, 20, 100)
 """A collection walks the heap of the whole run, and JAX's beside it: at the defaults, a tenth of the time."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--half", type=int, choices=[0, 1], help="of what `pytest` alone runs, one half or the other")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; of soak tests the file is named."""
     option = config.option
     selected = config.args_source is config.ArgsSource.ARGS or option.keyword or option.markexpr
-    taken = set(items if selected else sample(items))
+    taken = set(items if selected else sample(items, option.half))
     if not hasattr(jax, "shard_map"):  # jax 0.6 keeps it elsewhere than the example of shard_offsets says
         taken = {item for item in taken if not item.name.endswith("dither.shard_offsets")}
     files = {arg.partition("::")[0] for arg in config.args}
@@ -66,12 +70,15 @@ SHARE = 5
 """One in so many slow tests runs, and others with another version of JAX."""
 
 
-def sample(items: list[pytest.Item]) -> list[pytest.Item]:
-    """One entry of each table, another one in each table and with each version of JAX; of slow tests a share."""
+def sample(items: list[pytest.Item], half: int | None) -> list[pytest.Item]:
+    """One entry of each table, or of half of them, another one with each version of JAX; of slow tests a share."""
     taken: dict[str, pytest.Item] = {}
     for item in sorted(items, key=lambda item: zlib.crc32(f"{jax.__version__} {item.nodeid}".encode())):
         table = item.nodeid.partition("[")[0]
-        turn = zlib.crc32(table.encode()) % SHARE == jax.__version_info__[1] % SHARE
+        number = zlib.crc32(table.encode())
+        if half is not None and number // SHARE % 2 != half:
+            continue
+        turn = number % SHARE == jax.__version_info__[1] % SHARE
         if turn or not item.get_closest_marker("slow"):
             taken.setdefault(table, item)
     return list(taken.values())

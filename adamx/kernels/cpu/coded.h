@@ -13,30 +13,30 @@
 namespace adamx {
 namespace ADAMX_ISA {
 
-inline uint32_t block_of(const Moment& moment, int64_t i) {
+ADAMX_INLINE uint32_t block_of(const Moment& moment, int64_t i) {
   return static_cast<uint32_t>(i) / static_cast<uint32_t>(moment.block);
 }
 
 template <bool coded>
-inline Block block_at(const Moment& moment, int64_t i) {
+ADAMX_INLINE Block block_at(const Moment& moment, int64_t i) {
   if constexpr (!coded) return {};
   return {moment.scale[block_of(moment, i)], moment.top[block_of(moment, i)]};
 }
 
 // What has been seen of the block of element i before it.
 template <bool coded>
-inline Seen seen_before(const Moment& moment, const Between& between, int64_t i) {
+ADAMX_INLINE Seen seen_before(const Moment& moment, const Between& between, int64_t i) {
   if (!coded || i % moment.block == 0) return Seen{};
   return between.seen[block_of(moment, i)];
 }
 
 template <bool coded>
-inline F inverse_at(const Moment& moment, const Between& between, int64_t i) {
-  return coded ? all(between.inverse[block_of(moment, i)]) : F{};
+ADAMX_INLINE FR inverse_at(const Moment& moment, const Between& between, int64_t i) {
+  return coded ? all(between.inverse[block_of(moment, i)]) : FR{};
 }
 
 template <bool coded_mu, bool coded_nu, typename Places, typename Norms>
-[[gnu::always_inline]] inline void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
+ADAMX_INLINE void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
                                          Norms* norms) {
   Between mu, nu;
   const int64_t part = std::min(coded_mu ? leaf.mu.block : kTile, coded_nu ? leaf.nu.block : kTile);  // in each block
@@ -62,7 +62,7 @@ template <bool coded_mu, bool coded_nu, typename Places, typename Norms>
   if (coded_mu) measure_blocks<false>(c.rule, leaf.mu, n, &mu);
   if (coded_nu) measure_blocks<true>(c.rule, leaf.nu, n, &nu);
   for (int64_t begin = 0; begin < n; begin += part) {
-    const F mu_inverse = inverse_at<coded_mu>(leaf.mu, mu, begin),
+    const FR mu_inverse = inverse_at<coded_mu>(leaf.mu, mu, begin),
             nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       fetch(leaf.gradient, width(leaf.gradient_type), i + n);
@@ -72,12 +72,12 @@ template <bool coded_mu, bool coded_nu, typename Places, typename Norms>
       land(c, leaf, i, {m, v}, places, norms);
       const U bits = c.moments.complements(places, i);
       if constexpr (coded_mu) {
-        store(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));
+        store_narrow(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));
       } else {
         store_moment<false>(leaf.mu, i, m, bits);
       }
       if constexpr (coded_nu) {
-        store(at<uint8_t>(leaf.nu.data, i), encode_second(v, bits, nu_inverse));
+        store_narrow(at<uint8_t>(leaf.nu.data, i), encode_second(v, bits, nu_inverse));
       } else {
         store_moment<true>(leaf.nu, i, v, bits);
       }

@@ -12,7 +12,8 @@ namespace ADAMX_ISA {
 
 struct Constants {
   Rule rule;
-  Walk moments, weights;
+  Walk<kMoments> moments;
+  Walk<kWeights> weights;
   bool dithered;  // a moment that is not coded
 
   Constants(const Leaf& leaf, const Step& step)
@@ -26,10 +27,12 @@ struct Constants {
   }
 };
 
-// Float32 arrays, the rule without its options, both moments kept alike.
+// The rule without its options, both moments kept alike, float32 arrays or bfloat16 ones with something behind them.
 inline bool is_usual(const Rule& rule, const Leaf& leaf) {
+  const Type type = leaf.weights == Weights::plain ? Type::f32 : Type::bf16;
   return !rule.nesterov && !rule.precise1 && !rule.precise2 && !rule.may_vanish && !rule.rooted &&
-         leaf.gradient_type == Type::f32 && leaf.weight_type == Type::f32 && leaf.mu.storage == leaf.nu.storage;
+         leaf.gradient_type == type && leaf.weight_type == type && leaf.mu.storage == leaf.nu.storage &&
+         leaf.mu.storage != Storage::bf16_nearest;
 }
 
 // What the compiler is told of a step that may be any.
@@ -38,13 +41,13 @@ struct Any {
 };
 
 // What it is told of a usual one, so that no vector asks for it.
-template <Storage storage>
+template <Storage storage, Weights weights>
 struct Usual {
   static void tell(Constants* c, Leaf* leaf) {
     c->rule.nesterov = c->rule.precise1 = c->rule.precise2 = c->rule.may_vanish = c->rule.rooted = false;
     c->dithered = storage == Storage::bf16_dithered;
-    leaf->gradient_type = leaf->weight_type = Type::f32;
-    leaf->weights = Weights::plain;
+    leaf->gradient_type = leaf->weight_type = weights == Weights::plain ? Type::f32 : Type::bf16;
+    leaf->weights = weights;
     leaf->mu.storage = leaf->nu.storage = storage;
   }
 };

@@ -26,7 +26,7 @@ constexpr uint32_t along(int axis_from_last) {
 }
 
 // Where the first element of a row lies from the first one of the leaf.
-inline uint32_t row_place(const Leaf& leaf, int64_t row) {
+ADAMX_INLINE uint32_t row_place(const Leaf& leaf, int64_t row) {
   uint32_t place = 0;
   for (int axis = leaf.rank - 2; axis > 0; --axis) {
     place += static_cast<uint32_t>(row % leaf.dims[axis]) * along(leaf.rank - axis);
@@ -35,42 +35,59 @@ inline uint32_t row_place(const Leaf& leaf, int64_t row) {
   return leaf.rank > 1 ? place + static_cast<uint32_t>(row) * along(leaf.rank) : place;
 }
 
-inline uint32_t place(const Leaf& leaf, const Begin& at) {
+ADAMX_INLINE uint32_t place(const Leaf& leaf, const Begin& at) {
   return row_place(leaf, at.row) + static_cast<uint32_t>(at.column);
 }
 
 // Calls `visit(place, i, end)` for the elements [i, end) of a tile that lie in one row, with the place of the first.
 template <typename Visit>
-inline void each_row(const Leaf& leaf, const Begin& begin, int64_t n, Visit visit) {
+ADAMX_INLINE void each_row(const Leaf& leaf, const Begin& begin, int64_t n, Visit visit) {
   for (int64_t i = 0, end = 0, column = begin.column; i < n; i = end, column = 0) {
     end = std::min(n, i + leaf.last() - column);
     visit(place(leaf, Begin(leaf, begin.element + i)), i, end);
   }
 }
 
-// Whether each vector of a tile lies in one group. Tiles of coded moments lie in a row or have rows of whole groups.
+// Whether each vector of a tile lies in one group, or no place is asked for. Tiles of coded moments lie in a row or have
+// rows of whole groups.
 inline bool in_groups(const Leaf& leaf) {
   const bool coded = leaf.mu.storage == Storage::int8 || leaf.nu.storage == Storage::int8;
   const bool rows_fit = coded || leaf.rows() == 1 || leaf.last() % kGroup == 0;
-  return rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0;
+  const bool asked = leaf.mu.storage != Storage::f32 || leaf.nu.storage != Storage::f32;
+  return (rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0) ||
+         !(asked || leaf.weights == Weights::stochastic);
 }
 
-// The places of a tile whose rows begin where vectors do: of one vector's first element in each group.
+// Whose thresholds.
+enum Dithered : int { kMoments, kWeights };
+
+template <typename T>
+ADAMX_INLINE T hashed(T group) {
+  const T x = (group ^ (group >> 16)) * kFirst;
+  return (x ^ (x >> 15)) * kSecond;
+}
+
+// The hashes of a tile whose rows begin where groups do.
 class InGroups {
  public:
   InGroups(const Leaf& leaf, const Begin& begin, int64_t n) {
-    each_row(leaf, begin, n, [this](uint32_t first, int64_t i, int64_t end) {
+    uint32_t places[kGroups];
+    each_row(leaf, begin, n, [&](uint32_t first, int64_t i, int64_t end) {
       const auto group = static_cast<size_t>(i) / kGroup, groups = static_cast<size_t>(end - i + kGroup - 1) / kGroup;
-      for (size_t k = 0; k < groups; ++k) first_[group + k] = first + static_cast<uint32_t>(k) * kGroup;
+      for (size_t k = 0; k < groups; ++k) places[group + k] = first + static_cast<uint32_t>(k) * kGroup;
     });
+    for (const Dithered what : {kMoments, kWeights}) {
+      const uint32_t salt = what == kMoments ? leaf.moment_salt : leaf.weight_salt;
+      for (size_t k = 0; k * kGroup < static_cast<size_t>(n); k += kLanes) {
+        store(hashes_[what] + k, hashed((load<U>(places + k) + salt) / kGroup));
+      }
+    }
   }
-  uint32_t first(int64_t i) const {
-    const auto at = static_cast<uint32_t>(i);
-    return first_[at / kGroup] + at % kGroup;
-  }
+  uint32_t hash(Dithered what, int64_t i) const { return hashes_[what][static_cast<size_t>(i) / kGroup]; }
 
  private:
-  uint32_t first_[kTile / kGroup];
+  static constexpr size_t kGroups = kTile / kGroup;
+  uint32_t hashes_[2][kGroups];
 };
 
 // The places of any tile, one by one.
@@ -84,53 +101,57 @@ class OneByOne {
   U each(int64_t i) const { return load<U>(each_ + i); }
 
  private:
-  uint32_t each_[kTile + kWidest];  // a vector more, of which none is meant
+  uint32_t each_[kTile + kLanes];  // a vector more, of which none is meant
 };
 
-template <typename T>
-inline T hashed(T group) {
-  const T x = (group ^ (group >> 16)) * kFirst;
-  return (x ^ (x >> 15)) * kSecond;
-}
+// Of a step that asks for none.
+struct Unplaced {
+  Unplaced(const Leaf&, const Begin&, int64_t) {}
+};
 
 // The walk of a step.
+template <Dithered what>
 class Walk {
  public:
   Walk(uint32_t salt, uint32_t count) : salt_(salt) {
     for (uint32_t turn = 0; turn < 4; ++turn) {
       for (uint32_t i = 0; i < kGroup; ++i) moved_[turn][i] = i * kSpread + count * kStrides[(i + turn) % 4];
     }
-    for (uint32_t i = 0; i < kLanes; ++i) strides_[i] = count * kStrides[i % 4];
+    uint32_t strides[kLanes];
+    for (uint32_t i = 0; i < kLanes; ++i) strides[i] = count * kStrides[i % 4];
+    strides_ = load<U>(strides);
   }
 
-  U thresholds(const InGroups& places, int64_t i) const {
-    const uint32_t first = places.first(i) + salt_, hash = hashed(first / kGroup);
-    return hash + moved(first, hash);
+  ADAMX_INLINE U thresholds(const InGroups& places, int64_t i) const {
+    const uint32_t hash = places.hash(what, i);
+    return load<U>(moved_[hash % 4]) + hash;
   }
 
-  U thresholds(const OneByOne& places, int64_t i) const {
+  ADAMX_INLINE U thresholds(const OneByOne& places, int64_t i) const {
     const U place = places.each(i) + salt_, hash = hashed(place / kGroup);
-    return hash + (place % kGroup) * kSpread + pick((place + hash) % 4, strides_);
+    return hash + (place % kGroup) * kSpread + by_index((place + hash) % 4u, strides_);
   }
+
+  ADAMX_INLINE U thresholds(const Unplaced&, int64_t) const { return U{}; }
 
   // What they are short of their largest number: -1 - x.
-  U complements(const InGroups& places, int64_t i) const {
-    const uint32_t first = places.first(i) + salt_, hash = hashed(first / kGroup);
-    return ~hash - moved(first, hash);
+  ADAMX_INLINE U complements(const InGroups& places, int64_t i) const {
+    const uint32_t hash = places.hash(what, i);
+    return ~hash - load<U>(moved_[hash % 4]);
   }
 
-  U complements(const OneByOne& places, int64_t i) const { return ~thresholds(places, i); }
+  ADAMX_INLINE U complements(const Unplaced&, int64_t) const { return U{}; }
+
+  ADAMX_INLINE U complements(const OneByOne& places, int64_t i) const { return ~thresholds(places, i); }
 
  private:
   uint32_t salt_;  // moved by where a shard begins
   alignas(64) uint32_t moved_[4][kGroup];
   U strides_;
-
-  U moved(uint32_t first, uint32_t hash) const { return load<U>(moved_[hash % 4] + first % kGroup); }
 };
 
 // A threshold as a fraction of 1: its upper 23 bits become the digits of a number in [1, 2).
-inline F fraction(U bits) { return float_of((bits >> 9) | 0x3F800000u) - 1.0f; }
+ADAMX_INLINE F fraction(U bits) { return float_of((bits >> 9) | 0x3F800000u) - 1.0f; }
 
 }  // namespace ADAMX_ISA
 }  // namespace adamx

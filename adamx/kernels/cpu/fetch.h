@@ -4,13 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "registers.h"
+
 namespace adamx {
 namespace ADAMX_ISA {
 
 constexpr int64_t kAhead = 512;  // elements
 
 // The line that begins with element i, where one does, of an array that lies at the beginning of a line.
-[[gnu::always_inline]] inline void fetch(const void* data, size_t bytes, int64_t i) {
+ADAMX_INLINE void fetch(const void* data, size_t bytes, int64_t i) {
   const size_t at = bytes * static_cast<size_t>(i);
   if (at % 64 == 0) __builtin_prefetch(static_cast<const char*>(data) + at, 1);
 }

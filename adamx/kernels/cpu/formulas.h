@@ -12,11 +12,11 @@ namespace ADAMX_ISA {
 // A divisor that is the same for all lanes. A quotient is corrected by what its product leaves (Markstein, 1990): the
 // bits of a division in the time of three multiplications.
 struct Divisor {
-  F value, negative, inverse;
+  FR value, negative, inverse;
   explicit Divisor(float x) : value(all(x)), negative(all(-x)), inverse(all(1 / x)) {}
 };
 
-inline F operator/(F a, const Divisor& by) {
+ADAMX_INLINE F operator/(F a, const Divisor& by) {
   if constexpr (!kFuses) return a / by.value;
   const F first = smaller(all(FLT_MAX), a * by.inverse);  // an infinite one would leave NaN
   return multiply_add(multiply_add(first, by.negative, a), by.inverse, first);
@@ -24,9 +24,9 @@ inline F operator/(F a, const Divisor& by) {
 
 // The numbers of a step in all lanes.
 struct Rule {
-  F b1, rest1, b2, rest2, eps, eps_root, factor, scale, decay;
+  FR b1, rest1, b2, rest2, eps, eps_root, factor, scale, decay;
   Divisor weight1, weight2, weight1_next;
-  F largest, limit;  // of v and m
+  FR largest, limit;  // of v and m
   bool nesterov, precise1, precise2;
   bool rooted;      // eps_root is not 0
   bool may_vanish;  // what m̂ is divided by
@@ -53,28 +53,28 @@ struct Rule {
         may_vanish(!(s.eps >= FLT_MIN)) {}
 };
 
-inline F average(F decay, F rest, bool precise, F a, F x) {
+ADAMX_INLINE F average(FR decay, FR rest, bool precise, F a, F x) {
   if (precise) return a + multiply_add(rest, x, -(rest * a));
   return multiply_add(rest, x, decay * a);
 }
 
 // Line 7.
-inline F first_average(const Rule& rule, F m, F g) { return average(rule.b1, rule.rest1, rule.precise1, m, g); }
+ADAMX_INLINE F first_average(const Rule& rule, F m, F g) { return average(rule.b1, rule.rest1, rule.precise1, m, g); }
 
 // Line 8.
-inline F second_average(const Rule& rule, F v, F g) { return average(rule.b2, rule.rest2, rule.precise2, v, g * g); }
+ADAMX_INLINE F second_average(const Rule& rule, F v, F g) { return average(rule.b2, rule.rest2, rule.precise2, v, g * g); }
 
 // An infinite m becomes NaN: it must show.
-inline F bounded_first(const Rule& rule, F m) { return multiply_add(m, F{}, within(m, rule.limit)); }
+ADAMX_INLINE F bounded_first(const Rule& rule, F m) { return multiply_add(m, F{}, within(m, rule.limit)); }
 
-inline F bounded_second(const Rule& rule, F v) { return smaller(rule.largest, v); }
+ADAMX_INLINE F bounded_second(const Rule& rule, F v) { return smaller(rule.largest, v); }
 
 // Lines 9 to 11 without the α: m once by the product of its weight and the root, as XLA does in a tree of several
 // leaves.
-inline F direction(const Rule& rule, F m, F v, F g) {
+ADAMX_INLINE F direction(const Rule& rule, F m, F v, F g) {
   const F v_hat = v / rule.weight2;
   F below = root(rule.rooted ? v_hat + rule.eps_root : v_hat) + rule.eps;
-  if (rule.may_vanish) below = below == 0.0f ? all(1.0f) : below;
+  if (rule.may_vanish) below = pick(below == 0.0f, all(1.0f), below);
   if (rule.nesterov) {
     const F ahead = multiply_add(rule.b1, m / rule.weight1_next, rule.rest1 * (g / rule.weight1));
     return within(ahead, rule.limit) / below;

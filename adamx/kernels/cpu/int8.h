@@ -24,34 +24,33 @@ struct Block {
   float scale = 0, top = 0;
 };
 
-inline F decode_first(const void* codes, Block block) {
-  const I code = (I)widen(load<I8>(codes));
-  const U k = (U)(code < 0 ? -code : code);
+ADAMX_INLINE F decode_first(const int8_t* codes, Block block) {
+  const U code = load_wide(codes), k = absolute(signed_of(code));
   const F inner = (float_of((k << (kDigits - 1)) + kOne) - 1.0f) * block.scale;
-  const F size = k == 127u ? all(block.top) : inner;
-  return float_of(bits_of(size) | ((U)code & 0x80000000u));
+  const F size = pick(k == 127u, all(block.top), inner);
+  return float_of(bits_of(size) | (code & 0x80000000u));
 }
 
-inline F decode_second(const void* codes, Block block) {
-  const U k = widen(load<U8>(codes));
+ADAMX_INLINE F decode_second(const uint8_t* codes, Block block) {
+  const U k = load_wide(codes);
   const U half = k << (kDigits - 1), four = half + half + kOne, five = half + ((kBend << (kDigits - 1)) + kOne);
   const F inner = (float_of(smaller(four, five)) - 1.0f) * block.scale;
-  return k == 255u ? all(block.top) : inner;
+  return pick(k == 255u, all(block.top), inner);
 }
 
 // Rounded up where the fraction exceeds the threshold that t is short of: its lower half.
-inline U8 encode_first(F x, U t, F inverse) {
+ADAMX_INLINE U encode_first(F x, U t, FR inverse) {
   const U z = smaller(bits_of(magnitude(x) * inverse + 2.0f), bits_of(all(2 * kMost<false> + 2)));
   const U k = (z + (((t << 2) & 0x3FFFFu) | 3u)) >> (kDigits - 1);
-  return narrow8(x < 0.0f ? -k : k);
+  return signed_like(k, x);
 }
 
 // The whole of it.
-inline U8 encode_second(F x, U t, F inverse) {
+ADAMX_INLINE U encode_second(F x, U t, FR inverse) {
   const U z = smaller(bits_of(x * inverse + 2.0f), bits_of(all(2 * kMost<true> + 2)));
   const U digits = larger(z, z + z - (kTwo + (kBend << kDigits)));
   const U k = (digits + (t >> (32 - kDigits))) >> kDigits;
-  return narrow8(larger(k, smaller(bits_of(x), all(kLowest))));  // 0 is kept as 0, and nothing else is
+  return larger(k, smaller(bits_of(x), all(kLowest)));  // 0 is kept as 0, and nothing else is
 }
 
 }  // namespace ADAMX_ISA

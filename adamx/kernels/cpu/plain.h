@@ -16,7 +16,7 @@ struct Averages {
 
 // Lines 7 and 8 of Algorithm 1, and what is kept of them.
 template <typename Places>
-[[gnu::always_inline]] inline Averages average(const Constants& c, const Leaf& leaf, const Places& places, int64_t i) {
+ADAMX_INLINE Averages average(const Constants& c, const Leaf& leaf, const Places& places, int64_t i) {
   const F g = gradient(c.rule, leaf, i);
   const F m = bounded_first(c.rule, first_average(c.rule, load_moment(leaf.mu, i), g));
   const F v = bounded_second(c.rule, second_average(c.rule, load_moment(leaf.nu, i), g));
@@ -28,13 +28,13 @@ template <typename Places>
 
 // Lines 9 to 12, with decoupled decay.
 template <typename Places, typename Norms>
-[[gnu::always_inline]] inline void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of,
+ADAMX_INLINE void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of,
                                         const Places& places, Norms* norms) {
   const F start = started(leaf, i), u = direction(c.rule, of.m, of.v, gradient(c.rule, leaf, i));
   land(leaf, c.rule, i, start, u, c.weights, places, norms);
 }
 
-[[gnu::always_inline]] inline void fetch_all(const Leaf& leaf, int64_t i) {
+ADAMX_INLINE void fetch_all(const Leaf& leaf, int64_t i) {
   fetch(leaf.gradient, width(leaf.gradient_type), i);
   fetch(leaf.weight, width(leaf.weight_type), i);
   if (leaf.weights == Weights::master) fetch(leaf.remainder, leaf.weight_type == Type::f16 ? 4 : 2, i);
@@ -44,7 +44,7 @@ template <typename Places, typename Norms>
 
 // Each vector's averages beside the division of the one before, which would keep it waiting.
 template <typename Places, typename Norms>
-[[gnu::always_inline]] inline void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
+ADAMX_INLINE void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
                                          Norms* norms) {
   Averages next = average(c, leaf, places, 0);
   int64_t i = 0;

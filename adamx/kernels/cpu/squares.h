@@ -37,12 +37,12 @@ class Squares {
     for (const Of of : {Of::gradient, Of::update, Of::weight}) {
       const int which = static_cast<int>(of);
       double sum = 0;
-      for (int lane = 0; lane < kLanes; ++lane) sum += static_cast<double>(sums_[which][lane]);
+      each(sums_[which], [&](double x) { sum += x; });
       if (!(sum >= kLeast && sum <= FLT_MAX)) {  // squares overflow, or vanish: again, in double
         sum = 0;
         for (int64_t i = 0; i < n; i += kLanes) {
           const F x = of == Of::update ? load<F>(updates_ + i) : reread(of, i);
-          for (int lane = 0; lane < kLanes; ++lane) sum += static_cast<double>(x[lane]) * static_cast<double>(x[lane]);
+          each(x, [&](double x) { sum += x * x; });
         }
       }
       totals_[which] += sum;
@@ -55,6 +55,13 @@ class Squares {
   }
 
  private:
+  template <typename Visit>
+  static void each(F x, Visit visit) {
+    float lanes[kLanes];
+    store(lanes, x);
+    for (const float lane : lanes) visit(static_cast<double>(lane));
+  }
+
   // Of a sum as large as this, squares below the smallest float32 number are no part that counts.
   static constexpr double kLeast = 0x1p-90;
   float* updates_;

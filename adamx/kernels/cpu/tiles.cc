@@ -1,6 +1,7 @@
 // The step on a leaf, tile by tile. Compiled for each set of instructions, under the name ADAMX_ISA: once as it is, and
 // once with norms. In one file both would be too much for the compiler to inline.
 #include <algorithm>
+#include <type_traits>
 
 #include "coded.h"
 #include "plain.h"
@@ -34,7 +35,7 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
     }
     if constexpr (Norms::kAsked) {
       norms.end_tile(n, [&](Of of, int64_t i) {
-        return of == Of::gradient ? widened(known.gradient_type, known.gradient, i) : started(known, i);
+        return of == Of::gradient ? as_float32(known.gradient_type, known.gradient, i) : started(known, i);
       });
     }
     if (!whole) padded.write_back();
@@ -42,15 +43,16 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
   if constexpr (Norms::kAsked) norms.add_to(squares);
 }
 
-template <typename Norms, typename Places>
+template <typename Norms, typename Places, Weights weights>
 void usual(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, double* squares) {
-  if (leaf.mu.storage == Storage::f32) {  // asks for no places
-    return step<Norms, Usual<Storage::f32>, false, false, InGroups>(c, leaf, begin, end, squares);
+  if (leaf.mu.storage == Storage::f32) {
+    using Asked = std::conditional_t<weights == Weights::stochastic, Places, Unplaced>;
+    return step<Norms, Usual<Storage::f32, weights>, false, false, Asked>(c, leaf, begin, end, squares);
   }
   if (leaf.mu.storage == Storage::int8) {
-    return step<Norms, Usual<Storage::int8>, true, true, Places>(c, leaf, begin, end, squares);
+    return step<Norms, Usual<Storage::int8, weights>, true, true, Places>(c, leaf, begin, end, squares);
   }
-  step<Norms, Usual<Storage::bf16_dithered>, false, false, Places>(c, leaf, begin, end, squares);
+  step<Norms, Usual<Storage::bf16_dithered, weights>, false, false, Places>(c, leaf, begin, end, squares);
 }
 
 template <typename Norms, typename Places>
@@ -62,13 +64,25 @@ void any(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, doubl
   step<Norms, Any, false, false, Places>(c, leaf, begin, end, squares);
 }
 
+template <typename Norms, typename Places>
+void with_weights(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, double* squares) {
+  switch (leaf.weights) {
+    case Weights::plain:
+      return usual<Norms, Places, Weights::plain>(c, leaf, begin, end, squares);
+    case Weights::master:
+      return usual<Norms, Places, Weights::master>(c, leaf, begin, end, squares);
+    case Weights::stochastic:
+      return usual<Norms, Places, Weights::stochastic>(c, leaf, begin, end, squares);
+  }
+}
+
 template <typename Norms>
 void placed(const Leaf& leaf, const Step& numbers, int64_t begin, int64_t end, double* squares) {
   const Constants c(leaf, numbers);
-  const bool known = is_usual(c.rule, leaf) && leaf.mu.storage != Storage::bf16_nearest, groups = in_groups(leaf);
-  if (known && (groups || leaf.mu.storage == Storage::f32)) return usual<Norms, InGroups>(c, leaf, begin, end, squares);
+  const bool known = is_usual(c.rule, leaf), groups = in_groups(leaf);
+  if (known && groups) return with_weights<Norms, InGroups>(c, leaf, begin, end, squares);
   if constexpr (!Norms::kAsked) {  // or the library is half as large again, for few leaves
-    if (known) return usual<Norms, OneByOne>(c, leaf, begin, end, squares);
+    if (known) return with_weights<Norms, OneByOne>(c, leaf, begin, end, squares);
     if (groups) return any<Norms, InGroups>(c, leaf, begin, end, squares);
   }
   any<Norms, OneByOne>(c, leaf, begin, end, squares);

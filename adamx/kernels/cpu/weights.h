@@ -9,100 +9,100 @@ namespace adamx {
 namespace ADAMX_ISA {
 
 template <typename T>
-inline T* at(void* data, int64_t i) {
+ADAMX_INLINE T* at(void* data, int64_t i) {
   return static_cast<T*>(data) + i;
 }
 
 // Half precision or float32 as float32.
-inline F widened(Type type, const void* data, int64_t i) {
+ADAMX_INLINE F as_float32(Type type, const void* data, int64_t i) {
   if (type == Type::f32) return load<F>(static_cast<const float*>(data) + i);
-  const U16 half = load<U16>(static_cast<const uint16_t*>(data) + i);
+  const U half = load_wide(static_cast<const uint16_t*>(data) + i);
   return type == Type::bf16 ? from_bfloat16(half) : from_float16(half);
 }
 
 // The float32 weight: a bfloat16 number, ties away from zero, and the 16 bits that it drops, read with a sign. Bits
 // that lead out of the numbers around it, from 0 downwards or from infinity, were left by another parameter.
-inline F join(U16 upper, U16 lower) {
-  const U whole = widen(upper), bits = widen(lower), below = bits & 0x8000u, size = whole & 0x7FFFu;
-  const U with_sign = bits - (below << 1);
-  const U fitting = size == 0u ? (below == 0u ? bits : U{}) : with_sign;
-  return float_of((whole << 16) + (size >= 0x7F80u ? U{} : fitting));
+ADAMX_INLINE F join(const uint16_t* upper, const int16_t* lower) {
+  const U whole = load_wide(upper), size = whole & 0x7FFFu;
+  const I rest = signed_of(load_wide(lower)), beside_zero = pick(rest < 0, I{}, rest);
+  const I fitting = pick(size == 0u, beside_zero, rest);
+  return float_of((whole << 16) + bits_of(pick(size >= 0x7F80u, I{}, fitting)));
 }
 
 // The float32 weight that the step starts from; the parameter itself where something else has set it since.
-inline F started(const Leaf& leaf, int64_t i) {
-  if (leaf.weights != Weights::master) return widened(leaf.weight_type, leaf.weight, i);
+ADAMX_INLINE F started(const Leaf& leaf, int64_t i) {
+  if (leaf.weights != Weights::master) return as_float32(leaf.weight_type, leaf.weight, i);
   if (leaf.weight_type == Type::f16) {
     const F kept = load<F>(at<float>(leaf.remainder, i));
-    const U16 half = load<U16>(at<uint16_t>(leaf.weight, i));
-    return widen(to_float16(kept)) == widen(half) ? kept : from_float16(half);
+    const U half = load_wide(at<uint16_t>(leaf.weight, i));
+    return pick(to_float16(kept) == half, kept, from_float16(half));
   }
-  return join(load<U16>(at<uint16_t>(leaf.weight, i)), load<U16>(at<uint16_t>(leaf.remainder, i)));
+  return join(at<uint16_t>(leaf.weight, i), at<int16_t>(leaf.remainder, i));
 }
 
 // What rounds to infinity has no finite weight behind it.
-inline void split(F moved, uint16_t* upper, uint16_t* lower) {
-  const U bits = bits_of(moved), rounded = is_nan(moved) ? all(0x7FC0u) : (bits + 0x8000u) >> 16;
-  store(upper, narrow16(rounded));
-  store(lower, narrow16((rounded & 0x7F80u) == 0x7F80u ? U{} : bits));
+ADAMX_INLINE void split(F moved, uint16_t* upper, uint16_t* lower) {
+  const U bits = bits_of(moved), rounded = pick(is_nan(moved), all(kNaN), (bits + 0x8000u) >> 16);
+  store_narrow(upper, rounded);
+  store_narrow(lower, pick((rounded & 0x7F80u) == 0x7F80u, U{}, bits & 0xFFFFu));
 }
 
 // x + y to bfloat16, rounded once against a threshold: what the float32 sum drops counts for the fraction as well.
-inline U dithered_sum(F x, F y, U threshold) {
+ADAMX_INLINE U dithered_sum(F x, F y, U threshold) {
   const F total = x + y, part = total - x;
   const F dropped = (x - (total - part)) + (y - part);  // Knuth's two-sum: exact
   const U whole = bits_of(total);
   const F unit = larger(float_of(whole & 0x7F800000u) * 0x1p-23f, all(kTiny));
   const F per_unit = float_of(0x7F000000u - bits_of(unit));  // its inverse, a power of two as well
   const F outward = float_of(bits_of(dropped) ^ (whole & 0x80000000u)) * per_unit;
-  const F fits = to_float(whole & 0xFFFFu) + outward;  // in units in the last place of the float32 sum
+  const F fits = to_float(signed_of(whole & 0xFFFFu)) + outward;  // in units in the last place of the float32 sum
   const F bar = fraction(threshold) * 65536.0f;
-  const U below = fits < 0.0f ? (whole >> 16) - 1u : whole >> 16;
-  const F within_step = fits < 0.0f ? fits + 65536.0f : fits;
-  const U dithered = within_step > bar ? below + 1u : below;
-  const U finite = (bits_of(dropped) & 0x7F800000u) == 0x7F800000u ? to_bfloat16(total) : dithered;
-  return total == 0.0f ? whole >> 16 : finite;
+  const U below = pick(fits < 0.0f, (whole >> 16) - 1u, whole >> 16);
+  const F within_step = pick(fits < 0.0f, fits + 65536.0f, fits);
+  const U dithered = pick(within_step > bar, below + 1u, below);
+  const U finite = pick((bits_of(dropped) & 0x7F800000u) == 0x7F800000u, to_bfloat16(total), dithered);
+  return pick(total == 0.0f, whole >> 16, finite);
 }
 
 // What the step averages: the gradient, clipped, say.
-inline F gradient(const Rule& rule, const Leaf& leaf, int64_t i) {
-  return rule.factor * widened(leaf.gradient_type, leaf.gradient, i);
+ADAMX_INLINE F gradient(const Rule& rule, const Leaf& leaf, int64_t i) {
+  return rule.factor * as_float32(leaf.gradient_type, leaf.gradient, i);
 }
 
 // What the weight moves by. One sum of the three, so that a decay too small to move the weight alone still counts.
-inline F update(const Leaf& leaf, const Rule& rule, F start, F direction) {
+ADAMX_INLINE F update(const Leaf& leaf, const Rule& rule, F start, F direction) {
   const F scaled = rule.scale * direction;
   if (leaf.decays == Decay::nowhere) return scaled;
   const F both = multiply_add(rule.decay, start, scaled);
   if (leaf.decays == Decay::everywhere) return both;
   const F decay = rule.decay * start;
-  return ((decay < 0.0f) & (scaled > 0.0f)) | ((decay > 0.0f) & (scaled < 0.0f)) ? scaled : both;
+  return pick(((decay < 0.0f) & (scaled > 0.0f)) | ((decay > 0.0f) & (scaled < 0.0f)), scaled, both);
 }
 
 template <typename Places, typename Norms>
-inline void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk& walk,
+ADAMX_INLINE void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk<kWeights>& walk,
                  const Places& places, [[maybe_unused]] Norms* norms) {
   const F moved = leaf.decays == Decay::nowhere ? multiply_add(rule.scale, direction, start)
                                                 : start + update(leaf, rule, start, direction);
   if constexpr (Norms::kAsked) {
-    norms->see(Of::gradient, widened(leaf.gradient_type, leaf.gradient, i), i);
+    norms->see(Of::gradient, as_float32(leaf.gradient_type, leaf.gradient, i), i);
     norms->see(Of::update, update(leaf, rule, start, direction), i);
   }
   if (leaf.weight_type == Type::f32) {
     store(at<float>(leaf.weight, i), moved);
   } else if (leaf.weight_type == Type::f16) {
     if (leaf.weights == Weights::master) store(at<float>(leaf.remainder, i), moved);
-    store(at<uint16_t>(leaf.weight, i), to_float16(moved));
+    store_narrow(at<uint16_t>(leaf.weight, i), to_float16(moved));
   } else if (leaf.weights == Weights::master) {
     split(moved, at<uint16_t>(leaf.weight, i), at<uint16_t>(leaf.remainder, i));
   } else if (leaf.weights == Weights::stochastic) {
-    store(at<uint16_t>(leaf.weight, i),
-          narrow16(dithered_sum(start, update(leaf, rule, start, direction), walk.thresholds(places, i))));
+    store_narrow(at<uint16_t>(leaf.weight, i),
+                 dithered_sum(start, update(leaf, rule, start, direction), walk.thresholds(places, i)));
   } else {
-    store(at<uint16_t>(leaf.weight, i), narrow16(to_bfloat16(moved)));
+    store_narrow(at<uint16_t>(leaf.weight, i), to_bfloat16(moved));
   }
   if constexpr (Norms::kAsked) {
-    norms->see(Of::weight, leaf.weights == Weights::master ? moved : widened(leaf.weight_type, leaf.weight, i), i);
+    norms->see(Of::weight, leaf.weights == Weights::master ? moved : as_float32(leaf.weight_type, leaf.weight, i), i);
   }
 }
 

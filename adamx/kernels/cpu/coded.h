@@ -36,8 +36,7 @@ ADAMX_INLINE FR inverse_at(const Moment& moment, const Between& between, int64_t
 }
 
 template <bool coded_mu, bool coded_nu, typename Places, typename Norms>
-ADAMX_INLINE void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
-                                         Norms* norms) {
+ADAMX_INLINE void coded(const Constants& c, const Leaf& leaf, const Places& places, int64_t n, Norms* norms) {
   Between mu, nu;
   const int64_t part = std::min(coded_mu ? leaf.mu.block : kTile, coded_nu ? leaf.nu.block : kTile);  // in each block
   for (int64_t begin = 0; begin < n; begin += part) {
@@ -63,7 +62,7 @@ ADAMX_INLINE void coded(const Constants& c, const Leaf& leaf, const Places& plac
   if (coded_nu) measure_blocks<true>(c.rule, leaf.nu, n, &nu);
   for (int64_t begin = 0; begin < n; begin += part) {
     const FR mu_inverse = inverse_at<coded_mu>(leaf.mu, mu, begin),
-            nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);
+             nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       fetch(leaf.gradient, width(leaf.gradient_type), i + n);
       fetch(leaf.mu.data, leaf.mu.width(), i + n);

@@ -71,7 +71,7 @@ Tiling tiling(const Leaf& leaf) {
     block = std::max(block, moment->block);
     least = std::min(least, moment->block);
   }
-  if (block > 1 && 0 < last && last <= least && last % kWidest == 0) block = last;  // each row is a block
+  if (block > 1 && 0 < last && last <= least && last % kLanes == 0) block = last;  // each row is a block
   if (block == 1 || block == last) {
     last *= rows;
     rows = 1;

@@ -62,7 +62,9 @@ ADAMX_INLINE F average(FR decay, FR rest, bool precise, F a, F x) {
 ADAMX_INLINE F first_average(const Rule& rule, F m, F g) { return average(rule.b1, rule.rest1, rule.precise1, m, g); }
 
 // Line 8.
-ADAMX_INLINE F second_average(const Rule& rule, F v, F g) { return average(rule.b2, rule.rest2, rule.precise2, v, g * g); }
+ADAMX_INLINE F second_average(const Rule& rule, F v, F g) {
+  return average(rule.b2, rule.rest2, rule.precise2, v, g * g);
+}
 
 // An infinite m becomes NaN: it must show.
 ADAMX_INLINE F bounded_first(const Rule& rule, F m) { return multiply_add(m, F{}, within(m, rule.limit)); }

@@ -1,17 +1,18 @@
 // Sixteen numbers at a time, on every processor, in as many registers as they take: as many as share a hash of the
-// dither, and as the narrow numbers of a register are. Operators work on all lanes; `pick(mask, a, b)` picks lane by lane.
+// dither, and as the narrow numbers of a register are. Operators work on all lanes; `pick(mask, a, b)` picks lane by
+// lane.
 #pragma once
 
 #include <type_traits>
 
+#include "leaf.h"
 #include "registers.h"
 
 namespace adamx {
 namespace ADAMX_ISA {
 
-constexpr int kLanes = 16;
 constexpr float kTiny = 0x1p-126f;  // the smallest normal number
-constexpr uint32_t kNaN = 0x7FC0;    // of bfloat16
+constexpr uint32_t kNaN = 0x7FC0;   // of bfloat16
 
 template <typename Half>
 struct Two {
@@ -19,7 +20,7 @@ struct Two {
 };
 
 // Registers, or pairs of registers, or pairs of pairs.
-template <typename Register, int wide>
+template <typename Register, int64_t wide>
 struct Lanes {
   using Type = Two<typename Lanes<Register, 2 * wide>::Type>;
 };
@@ -76,10 +77,10 @@ ADAMX_FUNCTION(bits_of) ADAMX_FUNCTION(float_of) ADAMX_FUNCTION(signed_of) ADAMX
 ADAMX_FUNCTION(pick) ADAMX_FUNCTION(larger) ADAMX_FUNCTION(smaller) ADAMX_FUNCTION(multiply_add)
 ADAMX_FUNCTION(within) ADAMX_FUNCTION(root) ADAMX_FUNCTION(absolute) ADAMX_FUNCTION(signed_like)
 ADAMX_FUNCTION(by_index) ADAMX_FUNCTION(from_float16) ADAMX_FUNCTION(to_float16)
-// clang-format on
+    // clang-format on
 
-template <typename H>
-ADAMX_INLINE bool any(Two<H> mask) {
+    template <typename H>
+    ADAMX_INLINE bool any(Two<H> mask) {
   return any(mask.a | mask.b);
 }
 
@@ -146,7 +147,9 @@ ADAMX_INLINE F magnitude(F x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
 // Writes numbers below 2^15, of either sign, as 16 bits or as their lowest byte; those of 16 bits may be below 2^16.
 #if defined(__AVX512F__)
 
-ADAMX_INLINE void store_narrow(uint16_t* to, U x) { _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)x)); }
+ADAMX_INLINE void store_narrow(uint16_t* to, U x) {
+  _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16((__m512i)x));
+}
 ADAMX_INLINE void store_narrow(uint8_t* to, U x) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x)); }
 
 #elif defined(__AVX2__)
@@ -163,7 +166,9 @@ ADAMX_INLINE void store_narrow(uint8_t* to, U x) {
 
 #elif defined(__aarch64__)
 
-ADAMX_INLINE uint16x8_t narrowed(UR a, UR b) { return vcombine_u16(vmovn_u32((uint32x4_t)a), vmovn_u32((uint32x4_t)b)); }
+ADAMX_INLINE uint16x8_t narrowed(UR a, UR b) {
+  return vcombine_u16(vmovn_u32((uint32x4_t)a), vmovn_u32((uint32x4_t)b));
+}
 ADAMX_INLINE void store_narrow(uint16_t* to, U x) {
   vst1q_u16(to, narrowed(x.a.a, x.a.b));
   vst1q_u16(to + 8, narrowed(x.b.a, x.b.b));

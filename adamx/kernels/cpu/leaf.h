@@ -8,7 +8,7 @@ namespace adamx {
 
 constexpr int kMaxRank = 8;
 constexpr int64_t kTile = 1024;  // elements that are worked on at a time, in the nearest cache; no block is longer
-constexpr int64_t kWidest = 16;  // blocks are multiples of the widest vector
+constexpr int64_t kLanes = 16;   // and in one vector; blocks are multiples of it
 
 enum class Type : uint8_t { f32, bf16, f16 };
 

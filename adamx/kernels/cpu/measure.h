@@ -21,7 +21,7 @@ struct Seen {
 
 // A moment between its old codes and its new ones.
 struct Between {
-  static constexpr int64_t kBlocks = kTile / kWidest;
+  static constexpr int64_t kBlocks = kTile / kLanes;
   alignas(64) float x[kTile];
   Seen seen[kBlocks];
   alignas(64) float inverse[kBlocks];  // of half the new scales

@@ -164,7 +164,7 @@ Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers, const float
 // Blocks must nest, so that a tile begins a block of both moments.
 bool fits(int64_t storage, int64_t block, int64_t other) {
   const bool coded = storage == static_cast<int64_t>(Storage::int8);
-  return !coded || (block >= kWidest && block <= kTile && block % kWidest == 0 &&
+  return !coded || (block >= kLanes && block <= kTile && block % kLanes == 0 &&
                     (other <= 1 || block % other == 0 || other % block == 0));
 }
 

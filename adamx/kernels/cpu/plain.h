@@ -28,8 +28,8 @@ ADAMX_INLINE Averages average(const Constants& c, const Leaf& leaf, const Places
 
 // Lines 9 to 12, with decoupled decay.
 template <typename Places, typename Norms>
-ADAMX_INLINE void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of,
-                                        const Places& places, Norms* norms) {
+ADAMX_INLINE void land(const Constants& c, const Leaf& leaf, int64_t i, Averages of, const Places& places,
+                       Norms* norms) {
   const F start = started(leaf, i), u = direction(c.rule, of.m, of.v, gradient(c.rule, leaf, i));
   land(leaf, c.rule, i, start, u, c.weights, places, norms);
 }
@@ -44,8 +44,7 @@ ADAMX_INLINE void fetch_all(const Leaf& leaf, int64_t i) {
 
 // Each vector's averages beside the division of the one before, which would keep it waiting.
 template <typename Places, typename Norms>
-ADAMX_INLINE void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n,
-                                         Norms* norms) {
+ADAMX_INLINE void plain(const Constants& c, const Leaf& leaf, const Places& places, int64_t n, Norms* norms) {
   Averages next = average(c, leaf, places, 0);
   int64_t i = 0;
   for (; i + kLanes < n; i += kLanes) {

@@ -72,14 +72,16 @@ ADAMX_INLINE UR odds(UR a, UR b) {
   const __m512i from = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   return (UR)_mm512_permutex2var_epi32((__m512i)a, from, (__m512i)b);
 }
-ADAMX_INLINE UR widened(const uint16_t* from) { return (UR)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)); }
-ADAMX_INLINE UR widened(const int16_t* from) { return (UR)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i*)from)); }
+ADAMX_INLINE UR widened(const uint16_t* from) {
+  return (UR)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from));
+}
+ADAMX_INLINE UR widened(const int16_t* from) {
+  return (UR)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i*)from));
+}
 ADAMX_INLINE UR widened(const uint8_t* from) { return (UR)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)from)); }
 ADAMX_INLINE UR widened(const int8_t* from) { return (UR)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from)); }
 ADAMX_INLINE FR from_float16(UR half) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)half)); }
-ADAMX_INLINE UR to_float16(FR x) {
-  return (UR)_mm512_cvtepu16_epi32(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-}
+ADAMX_INLINE UR to_float16(FR x) { return (UR)_mm512_cvtepu16_epi32(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
 
 #elif defined(__AVX2__)
 
@@ -100,8 +102,12 @@ ADAMX_INLINE UR odds(UR a, UR b) {
   const __m256 found = _mm256_shuffle_ps((__m256)a, (__m256)b, 0xDD);
   return (UR)_mm256_permute4x64_epi64(_mm256_castps_si256(found), 0xD8);
 }
-ADAMX_INLINE UR widened(const uint16_t* from) { return (UR)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from)); }
-ADAMX_INLINE UR widened(const int16_t* from) { return (UR)_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i*)from)); }
+ADAMX_INLINE UR widened(const uint16_t* from) {
+  return (UR)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)from));
+}
+ADAMX_INLINE UR widened(const int16_t* from) {
+  return (UR)_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i*)from));
+}
 ADAMX_INLINE UR widened(const uint8_t* from) { return (UR)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from)); }
 ADAMX_INLINE UR widened(const int8_t* from) { return (UR)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)); }
 ADAMX_INLINE FR from_float16(UR half) {

@@ -21,7 +21,7 @@ class Squares {
  public:
   static constexpr bool kAsked = true;
   struct Room {
-    alignas(64) float updates[kTile + kWidest];  // of a tile, as nothing else keeps them
+    alignas(64) float updates[kTile + kLanes];  // of a tile, as nothing else keeps them
   };
   explicit Squares(Room& room) : updates_(room.updates) {}
 

@@ -46,7 +46,7 @@ class Padded {
     char* buffer = buffers_;
     each_array(copied, [&](void*& data, size_t bytes) {
       std::memcpy(buffer, data, n_ * bytes);
-      std::memset(buffer + n_ * bytes, 0, kWidest * bytes);
+      std::memset(buffer + n_ * bytes, 0, kLanes * bytes);
       data = buffer;
       buffer += kBuffer;
     });
@@ -63,7 +63,7 @@ class Padded {
   }
 
  private:
-  static constexpr size_t kBuffer = 4 * (kTile + kWidest);
+  static constexpr size_t kBuffer = 4 * (kTile + kLanes);
   Leaf leaf_;
   size_t n_;
   alignas(64) char buffers_[5 * kBuffer];

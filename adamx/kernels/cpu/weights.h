@@ -81,7 +81,7 @@ ADAMX_INLINE F update(const Leaf& leaf, const Rule& rule, F start, F direction) 
 
 template <typename Places, typename Norms>
 ADAMX_INLINE void land(const Leaf& leaf, const Rule& rule, int64_t i, F start, F direction, const Walk<kWeights>& walk,
-                 const Places& places, [[maybe_unused]] Norms* norms) {
+                       const Places& places, [[maybe_unused]] Norms* norms) {
   const F moved = leaf.decays == Decay::nowhere ? multiply_add(rule.scale, direction, start)
                                                 : start + update(leaf, rule, start, direction);
   if constexpr (Norms::kAsked) {

@@ -1,5 +1,5 @@
-// A tile of which a moment is coded: averages and the largest of each block, then the blocks' numbers, then codes and
-// weights. Passes of their own, so that no vector waits for the division or the block of another.
+// A tile of which a moment is coded: averages and the largest of each block, then the blocks' numbers, then weights,
+// then codes. Passes of their own, so that no vector waits for the division or the block of another.
 #pragma once
 
 #include <algorithm>
@@ -67,8 +67,10 @@ ADAMX_INLINE void coded(const Constants& c, const Leaf& leaf, const Places& plac
       fetch(leaf.gradient, width(leaf.gradient_type), i + n);
       fetch(leaf.mu.data, leaf.mu.width(), i + n);
       fetch(leaf.nu.data, leaf.nu.width(), i + n);
+      land(c, leaf, i, {load<F>(mu.x + i), load<F>(nu.x + i)}, places, norms);
+    }
+    for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       const F m = load<F>(mu.x + i), v = load<F>(nu.x + i);
-      land(c, leaf, i, {m, v}, places, norms);
       const U bits = c.moments.complements(places, i);
       if constexpr (coded_mu) {
         store_narrow(at<uint8_t>(leaf.mu.data, i), encode_first(m, bits, mu_inverse));

@@ -64,6 +64,7 @@ WRAPPED = {  # around the accumulation, inside of it, and the dtype of the param
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_step_is_one_with_the_mean(name):
     around, inside, dtype = WRAPPED[name]
@@ -94,6 +95,7 @@ def test_between_steps_nothing_moves_but_the_sum():
         params, state = moved, after
 
 
+@pytest.mark.slow
 def test_updates_are_those_of_multi_steps():
     theirs = optax.MultiSteps(optax.adam(0.1), K).gradient_transformation()
     ours, params = adamx.accumulate(adamx.adam(0.1), K), tree(0)
@@ -119,6 +121,7 @@ def test_half_precision_sums_are_right_on_average(dtype):
     assert np.abs(off).max() < 0.05
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("name", sorted(WRAPPED.keys() - {"optax", "float16 v"}))
 def test_the_pass_is_kept_and_nothing_is_copied(name):
@@ -144,6 +147,7 @@ def test_the_number_may_follow_a_schedule():
     assert found == [1, 2, 2, 2, 3, 3, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_scan_carries_it():
     tx, params, gradients = adamx.accumulate(adamw(), K, "bfloat16"), tree(0), stream(2)
     step = jitted(tx)
@@ -154,6 +158,7 @@ def test_a_scan_carries_it():
     )
 
 
+@pytest.mark.slow
 def test_a_clip_outside_is_of_each_microbatch():
     outside = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.accumulate(optax.sgd(1.0), K))
     params, gradients = tree(0), stream(1)
@@ -163,6 +168,7 @@ def test_a_clip_outside_is_of_each_microbatch():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), moved, expected)
 
 
+@pytest.mark.slow
 def test_what_stands_behind_it_acts_in_every_call_as_in_update():
     tx = adamx.chain(adamx.accumulate(adamx.scale_by_adam(), 2), adamx.add_decayed_weights(0.5), adamx.scale_by_lr(0.1))
     params, gradients = tree(0), stream(1)

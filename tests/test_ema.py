@@ -114,6 +114,7 @@ def test_stored_narrow_it_follows_float64(dtype):
     assert abs(error.mean()) < STORED[dtype] / 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "float16", INT8])
 @pytest.mark.parametrize("arguments", [{}, {"every": 2, "debias": False}])
 def test_types_never_move(dtype, arguments):

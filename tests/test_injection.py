@@ -84,6 +84,7 @@ def test_numbers_keep_their_digits_whatever_the_parameters_are():
         optax.inject_hyperparams(adamx.adamw)(1e-3).init(params)
 
 
+@pytest.mark.slow
 def test_masks_and_other_functions_are_taken_for_what_they_are():
     params = tree(0)
     masks = MASK, lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)
@@ -98,6 +99,7 @@ def test_masks_and_other_functions_are_taken_for_what_they_are():
     assert "clip_value_fn" not in tx.init(params).hyperparams
 
 
+@pytest.mark.slow
 def test_schedules_are_evaluated_in_each_step():
     schedule = optax.linear_schedule(0.1, 0.0, 4)
     injected = adamx.inject_hyperparams(adamx.adamw)(schedule, weight_decay=lambda count: 0.1 * count, mask=MASK)
@@ -120,6 +122,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRAPPED)
 def test_inside_a_wrapper(name):
     tx, params = WRAPPED[name](adamx.inject_hyperparams(clipped)(0.1)), tree(0, "bfloat16")

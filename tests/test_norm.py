@@ -20,6 +20,7 @@ def test_squares_that_overflow():
     assert global_norm({}) == global_norm({"a": jnp.zeros((0, 3))}) == 0
 
 
+@pytest.mark.slow
 def test_complex_and_wide_numbers(x64):
     assert global_norm([jnp.array([3 + 4j]), jnp.zeros(2)]) == 5.0
     assert global_norm({"w": jnp.full(4, 1.0, jnp.float64)}).dtype == jnp.float64

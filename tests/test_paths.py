@@ -80,6 +80,7 @@ def test_decay_where_it_belongs():
     assert not encoder.layers[0].bias.any()
 
 
+@pytest.mark.slow
 def test_a_frozen_body_has_no_state():
     tx = optax.partition({True: adamx.adam(0.1), False: optax.set_to_zero()}, adamx.match("^embedding$"))
     state = tx.init(PARAMS)

@@ -123,6 +123,7 @@ def test_a_new_level_becomes_the_rule():
     assert np.flatnonzero(got).tolist() == [128, 129, 130, 131, 268]
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_never_taken_and_never_enters():
     bad = [np.nan, np.inf]
     got, state = judged([*bad, 1.0, 1.1, *bad, 1.05], window=4)

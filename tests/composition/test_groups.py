@@ -208,6 +208,7 @@ def test_states_of_optax_in_groups(group):
     adamx.interop.check_restored(group(INNER["int8"]), narrow, params)
 
 
+@pytest.mark.slow
 def test_patterns_of_exclude_may_belong_to_another_group():
     codec = adamx.storage.Int8(min_size=32, exclude=("norm$",))
     tx = both(adamx.adam(0.1, mu_dtype=codec, nu_dtype=codec))

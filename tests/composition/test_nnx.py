@@ -206,6 +206,7 @@ def test_skipped_steps_are_seen():
         adamx.check_skips(optimizer.opt_state)
 
 
+@pytest.mark.slow
 def test_masks_made_from_variables_fit_trees_of_arrays():
     model = Network()
     mask = adamx.match("kernel$")(nnx.state(model, nnx.Param))

@@ -52,6 +52,7 @@ def large(dtype=jnp.float32):
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in LARGE.items()}
 
 
+@pytest.mark.slow
 @each_storage
 @each
 def test_every_optimizer_takes_leaves_of_more_elements_than_int32_counts(entry, storage):

@@ -127,6 +127,7 @@ def test_the_one_pass_is_kept(form, around):
     assert found.leaves[-1].executor == "native"
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("cautious", [(True, False), (False, True), (True, True)])
 def test_a_cautious_decay_beside_another_is_left_to_xla(cautious):
@@ -147,6 +148,7 @@ MODES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("form", NEW)
 def test_in_every_mode_of_jax(form, mode):

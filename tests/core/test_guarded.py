@@ -49,6 +49,7 @@ def test_takes_or_leaves_a_step_and_counts(through):
     np.testing.assert_array_equal(state.inner[0].mu, inner[0].mu)
 
 
+@pytest.mark.slow
 def test_a_norm_that_the_judge_has_taken_is_that_of_a_clip_inside():
     seen = []
     inner = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adam(0.1))

@@ -36,6 +36,7 @@ def stepped(form, averages, shape, size=128, steps=3):
     return m, v, mu, nu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 128])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)

@@ -17,6 +17,7 @@ def test_is_as_large_a_share_as_the_learning_rate_has_of_its_peak():
     assert float(schedule(12)) == 0
 
 
+@pytest.mark.slow
 def test_is_independent_of_how_the_learning_rate_is_scaled():
     # The decay behind the learning rate is that of `adamw` with λ / α_max.
     params, gradients = jnp.asarray([2.0, -1.0]), jnp.asarray([0.3, 0.1])

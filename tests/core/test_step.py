@@ -114,6 +114,7 @@ def maximize(tx):
     return optax.GradientTransformationExtraArgs(tx.init, Update(update, step))
 
 
+@pytest.mark.slow
 def test_a_wrapper_of_ones_own_keeps_the_pass():
     tx, params = adamx.chain(adamx.clip_by_global_norm(1.0), maximize(adamx.adamw(1e-3))), {"w": jnp.ones((200, 200))}
     assert adamx.explain(tx, params).one_pass
@@ -130,6 +131,7 @@ def test_weights_of_a_wrapper_inside_a_wrapper_are_float32():
     assert jax.tree.structure(state) == jax.tree.structure(expected)
 
 
+@pytest.mark.slow
 def test_any_transformation_steps_by_update_behind_a_factor():
     tx = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.skip_nonfinite(optax.sgd(1.0)))
     got, _ = adamx.step(tx, jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)), jnp.zeros(2))

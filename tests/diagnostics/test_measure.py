@@ -82,6 +82,7 @@ def test_the_papers_bound():
     assert float(paper_bound(0.99, 0.999)) == 1.0
 
 
+@pytest.mark.slow
 def test_a_nan_in_a_large_leaf_is_seen():
     x = np.ones(10_000, np.float32)
     faulty = np.where(np.arange(10_000) == 5_000, np.float32(np.nan), x)

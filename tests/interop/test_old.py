@@ -40,6 +40,7 @@ def as_in_0_1(node):
     return {name: as_in_0_1(child) for name, child in node.items()} if isinstance(node, dict) else node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_a_state_of_0_1_goes_on(name):
     tx = MADE[name]
@@ -85,6 +86,7 @@ def named(tree):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", RELEASES, ids=lambda file: file.stem)
 def test_blocks_of_a_length_that_is_no_power_of_two_are_stored_anew(file):
     name, release = "int8 in blocks of 24", np.load(file)  # 0.1 took blocks of any length
@@ -105,6 +107,7 @@ def in_order(release, name, kind, like):
     return jax.tree.structure(like).unflatten([found[path] for (path,), _ in named(like)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOLDEN.SETTINGS)
 @pytest.mark.parametrize("file", RELEASES, ids=lambda file: file.stem)
 def test_states_of_released_versions_go_on(file, name):

@@ -78,6 +78,7 @@ def test_from_one_storage_to_another():
     assert_same(restore_as(other, state, PARAMS), restore_as(other, through, PARAMS))
 
 
+@pytest.mark.slow
 def test_goes_on_as_if_it_had_always_been_so():
     # The same state, plain: what dithered bfloat16 moments become in float32 is what optax's formulas make of them.
     dithered = make("bfloat16")
@@ -138,6 +139,7 @@ def test_what_stands_around_the_moments_is_carried():
     check_restored(plain, restore_as(plain, there, half), half)
 
 
+@pytest.mark.slow
 def test_one_array_as_parameters():
     params = jnp.ones((6, 100))
     narrow = adamx.scale_by_adam(mu_dtype=INT8, nu_dtype=INT8)

@@ -89,6 +89,7 @@ def test_what_has_no_equal_in_adamx_does_not_warn(name):
         adamx.step(tx, SMALL, tx.init(SMALL), SMALL)
 
 
+@pytest.mark.slow
 def test_what_a_training_step_does_not_donate():
     tx, params = adamx.adamw(1e-3), {"w": jnp.ones((64, 32)), "b": jnp.ones(32, jnp.bfloat16)}
     state = tx.init(params)

@@ -46,6 +46,7 @@ def test_a_matrix_is_that_of_the_paper(dtype, x64):
     )
 
 
+@pytest.mark.slow
 def test_a_stack_is_its_matrices_and_a_vector_moves_as_by_adam():
     random = np.random.default_rng(1)
     params = {"w": jnp.asarray(random.standard_normal((3, 8, 5)), "float32"), "b": jnp.ones(5)}
@@ -73,6 +74,7 @@ def test_zeros_stay_and_nothing_divides_by_zero():
     np.testing.assert_allclose(got["still"], 1)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_its_norm_behind_master_weights():
     random = np.random.default_rng(2)
     params = jnp.asarray(random.standard_normal((64, 64)), "bfloat16")
@@ -84,6 +86,7 @@ def test_half_precision_keeps_its_norm_behind_master_weights():
     np.testing.assert_allclose(jnp.linalg.norm(adamx.master_params(state, params)), start, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_through_step_it_is_update():
     params = {"w": jnp.ones((3, 4)) + jnp.eye(3, 4), "b": jnp.ones(3)}
     tx = adamx.chain(adamx.scale_by_adam(), scale_by_hyperball(0.1))

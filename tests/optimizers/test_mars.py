@@ -108,6 +108,7 @@ def test_a_gradient_that_float32_does_not_hold_is_kept_as_the_largest(x64):
     np.testing.assert_array_equal(state.gradient, np.finfo(np.float32).max)
 
 
+@pytest.mark.slow
 def test_half_precision_is_not_rounded_on_the_way(run):
     # In float16 the smaller elements of a leaf of norm 1 would be 0, 6e-8 being the least.
     g = jnp.full((3, 2), 1e-4, jnp.float16).at[:, 0].set(6e4)

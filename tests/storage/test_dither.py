@@ -108,6 +108,7 @@ def star_discrepancy(u):
     return np.maximum(rank - u, u - rank + 1 / n).max(axis=0)
 
 
+@pytest.mark.slow
 @both_halves
 @pytest.mark.parametrize("n", [100, 1000])
 def test_low_discrepancy_over_steps(n, half):

@@ -59,6 +59,7 @@ def test_a_complex_moment_in_half_precision_is_refused_with_the_way_out(stored):
     assert "encoder/bias" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", NARROW)
 def test_encode_rounds_to_nearest_and_decode_is_exact(stored):
     moment = jnp.linspace(-2, 2, 101)

@@ -23,6 +23,7 @@ def test_a_view_is_another_order_of_the_same_numbers(shape, rows):
     np.testing.assert_array_equal(whole, whole[:, :1] + np.arange(16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("square", [False, True])
 @pytest.mark.parametrize("rows", [1, 8])
 def test_seen_in_blocks_a_moment_is_kept_as_before(rows, square):

@@ -42,6 +42,7 @@ def test_to_a_neighbour_and_right_on_average(dtype, x):
     np.testing.assert_allclose(held.mean(), x, atol=1.01 * abs(high - low) / len(GRID))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NARROW)
 def test_subnormals_are_right_on_average(dtype):
     smallest = float(ml_dtypes.finfo(dtype).smallest_subnormal)

@@ -17,7 +17,7 @@ namespace adamx {
 // Counts a check, and tells of one that fails.
 void check(bool passed, const std::string& what);
 
-void check_steps();
+void check_steps(bool quick);
 void check_calls();
 void check_threads();
 void check_norms();

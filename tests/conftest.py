@@ -20,6 +20,7 @@ collect_ignore = [
     "split.py",
     "zero.py",
     "host.py",
+    "installed.py",
     "host_mesh.py",
     "host_processes.py",
     "layouts.py",

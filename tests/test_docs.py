@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = {p.name: p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+PAGES = {p.name: p for p in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]}
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """What runs. Excerpts of the source are ```py with the file's name; sessions and tables have another fence."""
 EXCERPT = re.compile(r"^```py (adamx/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -75,6 +75,7 @@ WHOLE = {
     "test_docs",
     "test_mutants",
     "test_conftest",
+    "test_migration",
     "test_refusals",
 }
 # Folders of such tests.

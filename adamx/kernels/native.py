@@ -35,7 +35,7 @@ def backend() -> Backend:
     """The native kernel and its instructions, or XLA and why."""
     found = libraries()
     if not found:
-        return Backend("xla", "the kernel was not built: there was no C++17 compiler when adamx was installed")
+        return Backend("xla", "the kernel was not built: Windows, or no C++17 compiler when adamx was installed")
     try:
         library = ctypes.CDLL(str(found[0]))
     except OSError as error:

@@ -34,7 +34,11 @@ def test_every_row_is_read():
 def test_the_old_form_does_what_the_table_says_and_the_new_one_works(row):
     old, new, outcome = row
     kind = {"ValueError": ValueError, "TypeError": TypeError, "AttributeError": AttributeError}
-    with pytest.warns(DeprecationWarning) if outcome == "warns" else pytest.raises(kind[outcome.split("`")[1]]):
+    with (
+        pytest.warns(DeprecationWarning, match="since 0.2")
+        if outcome == "warns"
+        else pytest.raises(kind[outcome.split("`")[1]])
+    ):
         eval(old, names())
     result = eval(new, names())
     if isinstance(result, optax.GradientTransformation):

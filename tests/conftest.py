@@ -71,7 +71,7 @@ SHARE = 5
 """One in so many slow tests runs, and others with another version of JAX."""
 
 
-def sample(items: list[pytest.Item], half: int | None) -> list[pytest.Item]:
+def sample(items: list[pytest.Item], half: int | None = None) -> list[pytest.Item]:
     """One entry of each table, or of half of them, another one with each version of JAX; of slow tests a share."""
     taken: dict[str, pytest.Item] = {}
     for item in sorted(items, key=lambda item: zlib.crc32(f"{jax.__version__} {item.nodeid}".encode())):

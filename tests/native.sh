@@ -28,7 +28,7 @@ done
 
 if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then
     selftest=(qemu-aarch64 ./selftest --quick)
-    check aarch64-linux-gnu-g++ "" all -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+    check aarch64-linux-gnu-g++ "" selftest -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
         -DCMAKE_EXE_LINKER_FLAGS=-static
 else
     echo "AArch64: NOT tested, for want of aarch64-linux-gnu-g++ and qemu-aarch64"

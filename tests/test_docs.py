@@ -6,7 +6,9 @@ runs the code of one page, as the test does for a page that needs several device
 """
 
 import ast
+import contextlib
 import doctest
+import io
 import json
 import os
 import re
@@ -17,10 +19,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = {p.name: p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+DOCS = ROOT / "docs"
+PAGES = {"README.md": ROOT / "README.md"} | {p.relative_to(DOCS).as_posix(): p for p in sorted(DOCS.rglob("*.md"))}
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """What runs. Excerpts of the source are ```py with the file's name; sessions and tables have another fence."""
 EXCERPT = re.compile(r"^```py (adamx/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"\s+It prints[^\n]*:\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""What the block before it prints."""
 ROW = re.compile(r"^\|.*\| `(.+)` \| `(adamx/\S+\.py)`.*\|$", re.MULTILINE)
 """A line of a table whose last two cells are code and the file that it is in."""
 
@@ -34,18 +39,11 @@ import jax, jax.numpy as jnp
 params = {"dense": {"kernel": jnp.ones((32, 16)), "bias": jnp.zeros(16)}, "norm": {"scale": jnp.ones(16)}}
 gradients = jax.tree.map(jnp.ones_like, params)
 """
-SHARDING = """
-import functools
-from jax.sharding import NamedSharding, PartitionSpec as P
-params = {"w": jnp.ones((1000, 1000)), "b": jnp.zeros(3)}
-batch = jnp.ones((16, 1000))
-def loss(params, batch):
-    return jnp.mean((batch @ params["w"]) ** 2) + jnp.sum(params["b"])
-"""
-PRELUDE = {"README.md": README, "low-precision.md": MODEL, "sharding.md": MODEL + SHARDING}
+PRELUDE = {"README.md": README, "low-precision.md": MODEL}
 """The names that the blocks of a page take for granted. The other pages bring their own."""
+SAME = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-SEVERAL_DEVICES = {"sharding.md"}
+SEVERAL_DEVICES = {"sharding.md", "how-to/shard-the-state.md"}
 FLAGS = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
 
@@ -56,11 +54,14 @@ def run_page(name):
     for block in CODE.finditer(text):
         source, line = block[1], text[: block.start(1)].count("\n")
         if not source.startswith(">>>"):
-            exec(compile("\n" * line + source, str(PAGES[name]), "exec"), namespace)
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile("\n" * line + source, str(PAGES[name]), "exec"), namespace)
+            if shown := PRINTED.match(text, block.end()):
+                same = doctest.OutputChecker().check_output(shown[1], printed.getvalue(), SAME)
+                assert same, f"{name} prints something else:\n{printed.getvalue()}"
             continue
         test = doctest.DocTestParser().get_doctest(source, namespace, name, str(PAGES[name]), line)
-        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-        result = runner.run(test, clear_globs=False)
+        result = doctest.DocTestRunner(optionflags=SAME).run(test, clear_globs=False)
         assert result.failed == 0, f"{name}: a session shows something else, see above"
 
 

@@ -82,6 +82,20 @@ def test_code_runs(name, tmp_path, monkeypatch):
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
 
 
+@pytest.mark.slow
+def test_the_notebook_runs_and_prints_what_it_shows(monkeypatch, tmp_path):
+    """Its cells are plain Python, without commands of IPython, so that they run without a kernel of Jupyter."""
+    monkeypatch.chdir(tmp_path)
+    notebook, namespace = json.loads((ROOT / "examples" / "adamx_in_ten_minutes.ipynb").read_text()), {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec("".join(cell["source"]), namespace)
+            shown = "".join(line for output in cell["outputs"] for line in output.get("text", []))
+            assert printed.getvalue() == shown
+    namespace["plt"].close("all")
+
+
 def test_every_block_of_python_is_one_that_runs():
     for name, page in PAGES.items():
         text = page.read_text()
@@ -146,7 +160,9 @@ def rows_of(page, header):
 def test_times_are_those_of_the_results():
     """`harness.table` prints columns at least two blanks apart; loop_helpers.py keeps no results."""
     known = ratios("training_step") | ratios("step_time")
-    for block in re.findall(r"^time over optax's.*\n(?:[^`\n].*\n)+", PAGES["performance.md"].read_text(), re.MULTILINE):
+    for block in re.findall(
+        r"^time over optax's.*\n(?:[^`\n].*\n)+", PAGES["performance.md"].read_text(), re.MULTILINE
+    ):
         header, _, *rows = (re.split(r"\s{2,}", line.strip()) for line in block.splitlines())
         for case, *cells in rows:
             shown = dict(zip(header[1:], cells, strict=True))

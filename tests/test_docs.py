@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from adamx.kernels.explain import HIDDEN
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {"README.md": ROOT / "README.md"} | {p.relative_to(DOCS).as_posix(): p for p in sorted(DOCS.rglob("*.md"))}
@@ -41,6 +43,8 @@ gradients = jax.tree.map(jnp.ones_like, params)
 """
 PRELUDE = {"README.md": README, "low-precision.md": MODEL}
 """The names that the blocks of a page take for granted. The other pages bring their own."""
+HELPERS = {"wrong_state", "wrong_codes", "_no_number"}
+"""What makes an error from other arguments than its text."""
 SAME = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 SEVERAL_DEVICES = {"sharding.md", "how-to/shard-the-state.md"}
@@ -135,6 +139,46 @@ def test_tests_that_are_named_exist(name):
         assert (ROOT / path).exists(), f"{name}: {path}"
     for test in re.findall(r"`(test_\w+)`", text):
         assert f"def {test}(" in tests, f"{name}: {test}"
+
+
+def written(node, names):
+    """The text of a string in the source, with "..." for what is filled in; None if the source does not tell."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(written(part, names) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return names.get(getattr(node.value, "id", None), "...")
+    return names.get(getattr(node, "id", getattr(getattr(node, "func", None), "id", None)))
+
+
+def messages():
+    """What `raise` and `warnings.warn` say in adamx, but for errors that repeat another one."""
+    trees = {file: list(ast.walk(ast.parse(file.read_text()))) for file in sorted((ROOT / "adamx").rglob("*.py"))}
+    names = {"HIDDEN": HIDDEN}
+    for file, nodes in trees.items():
+        for node in nodes:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+                names[getattr(node.targets[0], "id", None)] = written(node.value, names)
+        for node in nodes:
+            call = node.exc if isinstance(node, ast.Raise) else node
+            if not isinstance(call, ast.Call) or not call.args or "{error}" in ast.unparse(call):
+                continue
+            by = ast.unparse(call.func)
+            if by == "warnings.warn" or (isinstance(node, ast.Raise) and by not in HELPERS):
+                text = written(call.args[0], names)
+                if text and re.search(r"\w{3}", text):
+                    yield f"{file.name}:{node.lineno}", text
+
+
+def test_troubleshooting_has_every_message():
+    """A cell in backticks is a part of a message, with "..." for what differs."""
+    cells = re.findall(r"^\| `([^`]+)`(?! \(JAX\))", PAGES["troubleshooting.md"].read_text(), re.MULTILINE)
+    parts = {cell: re.compile(".*".join(re.escape(x.strip()) for x in cell.split("...")), re.DOTALL) for cell in cells}
+    said = dict(messages())
+    missing = {where: text for where, text in said.items() if not any(part.search(text) for part in parts.values())}
+    assert len(said) > 140
+    assert not missing, "\n".join(f"{where}: {text}" for where, text in missing.items())
 
 
 def test_the_reference_has_every_public_name_once():

@@ -148,8 +148,8 @@ def written(node, names):
     if isinstance(node, ast.JoinedStr):
         return "".join(written(part, names) for part in node.values)
     if isinstance(node, ast.FormattedValue):
-        return names.get(getattr(node.value, "id", None), "...")
-    return names.get(getattr(node, "id", getattr(getattr(node, "func", None), "id", None)))
+        return names.get(ast.unparse(node.value), "...")
+    return names.get(ast.unparse(getattr(node, "func", node)).removesuffix(".format"))
 
 
 def messages():
@@ -159,7 +159,7 @@ def messages():
     for file, nodes in trees.items():
         for node in nodes:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
-                names[getattr(node.targets[0], "id", None)] = written(node.value, names)
+                names[ast.unparse(node.targets[0])] = written(node.value, names)
         for node in nodes:
             call = node.exc if isinstance(node, ast.Raise) else node
             if not isinstance(call, ast.Call) or not call.args or "{error}" in ast.unparse(call):

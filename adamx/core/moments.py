@@ -105,7 +105,7 @@ def scale_by_moments(
 
 
 def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Applies a transformation of parameter-shaped trees to m alone, between stage 1 and stage 2.
+    """Applies a transformation to m only and leaves v, between stage 1 and stage 2.
 
     Args:
         tx: any transformation, `optax.clip_by_global_norm(1.0)` say; v is left as it is.

@@ -13,7 +13,7 @@ from adamx.trees import check_fits, check_leaves, fits
 
 
 class MomentsState(NamedTuple):
-    """What Adam keeps between steps, under optax's names and in its layout, however moments are stored.
+    """The state of Adam, with optax's names and layout, however moments are stored.
 
     Attributes:
         count: the number of steps taken, an int32 scalar that saturates at 2^31-1. It is the clock of the dither too,

@@ -25,7 +25,7 @@ WHAT_TO_DO = {
 
 
 def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.Params) -> Any:
-    """The state itself, if `tx.init(params)` would make one of its structure, shapes and dtypes.
+    """Returns the state if it has the structure, shapes and dtypes of `tx.init(params)`, and raises otherwise.
 
     A checkpoint that is restored without a template, or with the template of another run, has other containers, or
     dtypes that were cast without a word. What cannot be seen: another optimizer whose state has the same layout, as

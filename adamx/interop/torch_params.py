@@ -17,7 +17,7 @@ from adamx.variables import map_with_path
 def params_from_torch(
     state_dict: Mapping[str, Any], names: Names, params: optax.Params, *, layout: Layout
 ) -> optax.Params:
-    """The parameters of a torch model in the tree that a JAX model has.
+    """Converts the parameters of a torch model to the tree of a JAX model.
 
     Args:
         state_dict: `model.state_dict()`.
@@ -56,7 +56,7 @@ def params_to_torch(
     layout: Layout,
     as_tensor: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """The inverse: what `model.load_state_dict` takes.
+    """The inverse of `params_from_torch`: returns a dict for `model.load_state_dict`.
 
     Args:
         params: of the JAX model.

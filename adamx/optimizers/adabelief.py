@@ -25,7 +25,7 @@ def scale_by_belief_moments(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the gradients and the squares of their distance to that average, in place of stage 1.
+    """Averages the gradients and the squares of their differences from that average, in place of stage 1.
 
     `m_t = β1 m_{t-1} + (1-β1) g_t`, `s_t = β2 s_{t-1} + (1-β2) (g_t - m_t)² + ε_root`, from `m_0 = s_0 = 0`.
 

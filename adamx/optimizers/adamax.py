@@ -27,7 +27,7 @@ def scale_by_infinity_moments(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the gradients and holds the largest of their magnitudes, in place of stage 1.
+    """Averages the gradients and keeps a decaying maximum of their magnitudes, in place of stage 1.
 
     `m_t = β1 m_{t-1} + (1-β1) g_t`, `u_t = max(β2 u_{t-1}, |g_t| + ε)`, from `m_0 = u_0 = 0`.
 

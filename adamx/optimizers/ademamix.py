@@ -28,7 +28,7 @@ from adamx.trees import check_fits, map_leaves
 
 
 class SlowMomentumState(NamedTuple):
-    """What `slow_momentum` keeps between steps.
+    """The state of `slow_momentum`.
 
     Attributes:
         mu_slow: the slow average, a tree of the parameters' structure and shapes.

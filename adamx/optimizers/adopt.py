@@ -90,7 +90,7 @@ def scale_by_adopt(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages gradients that are divided by the second moment of those before them: stages 1 and 2 in another order.
+    """Divides each gradient by the second moment of the earlier ones, then averages: stages 1 and 2 in other order.
 
     `m_t = β1 m_{t-1} + (1-β1) clip(g_t / max(√v_{t-1}, ε), c_t)`, `v_t = β2 v_{t-1} + (1-β2) g_t²`.
 

@@ -21,7 +21,7 @@ from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves
 
 
 class RunningMaxState(NamedTuple):
-    """What `running_max` keeps between steps.
+    """The state of `running_max`.
 
     Attributes:
         nu_max: the largest v or v̂ so far, a tree of the parameters' structure and shapes.
@@ -48,7 +48,7 @@ class AmsgradState(NamedTuple):
 
 @names_hints
 def running_max(corrected: bool = True) -> optax.GradientTransformationExtraArgs:
-    """Holds v at the largest that it has been, element by element, between stage 1 and stage 2.
+    """Replaces v̂ by the largest v̂ so far, element by element, between stage 1 and stage 2.
 
     `v̂max_t = max(v̂max_{t-1}, v̂_t)`, which replaces v̂ in line 11.
 

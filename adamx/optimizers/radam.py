@@ -54,7 +54,7 @@ def rectification(weight: Weight, threshold: Scalar) -> tuple[jax.Array, jax.Arr
 def rectified_bias_correction(
     eps: Scalar = 1e-8, eps_root: Scalar = 0.0, threshold: Scalar = 5.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Stage 2 whose step is shortened while v̂ is an average of few squares, and that does without v̂ before.
+    """Stage 2 with rectification: shorter steps while v̂ averages few squares, and no v̂ in the first steps.
 
     `u_t = r_t m̂_t / (√(v̂_t + ε_root) + ε)` where ρ_t has reached the threshold, `u_t = m̂_t` before, with
     `ρ_t = ρ_∞ - 2 t β2^t / (1-β2^t)`, `ρ_∞ = 2/(1-β2) - 1`, `r_t² = (ρ_t-4)(ρ_t-2)ρ_∞ / ((ρ_∞-4)(ρ_∞-2)ρ_t)`.

@@ -177,7 +177,7 @@ def walks(tree: Tree, step: Any, what: int, seeds: Sequence[int], offsets: Tree 
 
 
 def shard_offsets(tree: Tree, specs: Tree) -> Tree:
-    """Where the shards at hand begin in their leaves: the extra argument `dither_offset` inside `jax.shard_map`.
+    """Where each shard begins in its leaf: the extra argument `dither_offset` inside `jax.shard_map`.
 
     Args:
         tree: of local arrays.

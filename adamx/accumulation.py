@@ -101,7 +101,7 @@ def accumulate(
         every: k, how many microbatches a step takes, at least 1; or a schedule from the number of steps taken so far,
             an int32 scalar, to k.
         dtype: the dtype that stores the sum, or a codec of `adamx.storage`; None: float32, float64 for 64-bit
-            parameters. Half precision is dithered, so that sums stay right on average.
+            parameters. Half precision is dithered, so that sums do not stall.
 
     Returns:
         A transformation whose state is `AccumulateState`, with the state of `tx` in `inner_opt_state`. Where no step is

@@ -141,6 +141,17 @@ def test_tests_that_are_named_exist(name):
         assert f"def {test}(" in tests, f"{name}: {test}"
 
 
+def test_pages_use_the_words_of_the_field():
+    """Not words that only this project uses; what a program prints and error texts stay as they are."""
+    private = re.compile(
+        r"likewise|coded moments|the same bits|equal bits|right on average|(?<!error )\bbars?\b|to the bit\b"
+    )
+    for name, page in PAGES.items():
+        prose = re.sub(r"^```.*?^```$|`[^`\n]+`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        if name not in {"changelog.md", "experiments.md"}:
+            assert not private.findall(prose), name
+
+
 def written(node, names):
     """The text of a string in the source, with "..." for what is filled in; None if the source does not tell."""
     if isinstance(node, ast.Constant):

@@ -19,7 +19,7 @@ class MomentsState(NamedTuple):
         count: the number of steps taken, an int32 scalar that saturates at 2^31-1. It is the clock of the dither too,
             whose thresholds stand still from there on.
         mu: m, a tree of the parameters' structure and shapes; a quantized leaf is `adamx.storage.Quantized`.
-        nu: v, likewise, real and non-negative.
+        nu: v, a tree of the same structure and shapes, real and non-negative.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -34,7 +34,7 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
     Args:
         tx: the transformation that is to go on with the state.
         state: what a checkpoint gave; arrays or `jax.ShapeDtypeStruct`.
-        params: the parameters, likewise.
+        params: the parameters; arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
         `state`.

@@ -62,7 +62,7 @@ def params_to_torch(
         params: of the JAX model.
         state_dict: `model.state_dict()`; what no path has, running means for example, stays.
         names: see `from_torch`.
-        layout: likewise.
+        layout: how axes are permuted, see `from_torch`.
         as_tensor: from a NumPy array to a tensor: `torch.from_numpy`.
 
     Returns:

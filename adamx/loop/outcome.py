@@ -62,7 +62,7 @@ class MinimizeStep(NamedTuple):
         steps: how many steps have been taken, from 1.
         value: the objective where this step set out, a scalar.
         params: after the step.
-        state: likewise.
+        state: of the optimizer, after the step.
         aux: what fun returned besides; None without has_aux.
     """
 

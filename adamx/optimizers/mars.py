@@ -82,7 +82,7 @@ def reduce_variance(
     Returns:
         A transformation from gradients to c, in float32 or wider: in float16 the elements of a large leaf of norm 1
         would vanish. So a chain by hand gives float32 updates for half-precision gradients; `mars` casts them back. The
-        state is `PreviousGradientState`, 4 bytes a parameter.
+        state is `PreviousGradientState`, 4 bytes per parameter.
 
     Raises:
         ValueError: an argument out of range; at update, gradients of another structure or shape than the parameters, or

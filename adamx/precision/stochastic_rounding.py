@@ -1,4 +1,4 @@
-"""Half-precision parameters, rounded so that what a step adds is right on average."""
+"""Half-precision parameters, rounded up or down by dither."""
 
 from typing import Any, NamedTuple
 

@@ -24,7 +24,7 @@ class Quantized(NamedTuple):
     Attributes:
         codes: an array of the parameter's shape.
         scale: the unit of each block, of the parameter's shape but for the last axis, which counts blocks.
-        top: the largest magnitude of each block, likewise, where the codec holds it apart; else None.
+        top: the largest magnitude of each block, of that shape too, if the codec stores it apart; else None.
     """
 
     codes: jax.Array

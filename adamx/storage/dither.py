@@ -1,4 +1,4 @@
-"""Thresholds for rounding that is right on average: a walk through [0, 1) for every element, in integers.
+"""Thresholds for dithered rounding: a walk through [0, 1) for every element, in integers.
 
 Rounded to nearest, a slow average stalls: the change of one step is less than half a unit of the stored number. Here an
 element rounds up where the part that does not fit exceeds a threshold that moves on with every step,

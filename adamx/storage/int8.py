@@ -52,7 +52,7 @@ class Int8(NamedTuple):
         block_size: elements of the last axis that share a scale, a power of two from 2 on: 1 + 8/block_size bytes an
             element.
         min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Many
-            leaves below 65,536 elements take more time coded than in float32, see docs/performance.md.
+            leaves below 65,536 elements take more time quantized than in float32, see docs/performance.md.
         exclude: regular expressions; a leaf stays float32 where one of them is found in its path, "encoder/norm/scale".
             One that is found in no path raises at init; see `adamx.match`.
         seed: of the dither.

@@ -37,7 +37,8 @@ ALIASES = {
     rf"float \| ~[\w.]*Array \| ~collections\.abc\.Callable\[\[{NUMBER}\], {NUMBER}\]": "ScalarOrSchedule",
     r"str \| type\[~typing\.Any\] \| ~numpy\.dtype \| ~[\w.]*SupportsDType": "DTypeLike",
     NUMBER: "ArrayLike",
-    "= an error": "= ...",  # a default that is no Python
+    "= an error": "= ...",  # defaults that are no Python
+    r"= <class '[\w.]*?(\w+)'>": r"= \1",
 }
 """What unions are called in the source, before Python writes them out."""
 

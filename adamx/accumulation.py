@@ -30,7 +30,7 @@ SLOW = 1 - 2.0**-12
 
 
 class AccumulateState(NamedTuple):
-    """What `accumulate` keeps, under the names of `optax.MultiStepsState`.
+    """The state of `accumulate`, with the field names of `optax.MultiStepsState`.
 
     Attributes:
         mini_step: how many microbatches are in the sum, an int32 scalar; 0 behind a step.
@@ -86,14 +86,14 @@ class _Sum(NamedTuple):
 def accumulate(
     tx: optax.GradientTransformation, every: Every, dtype: DTypeLike | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Takes a step of `tx` with the mean of the gradients of `every` microbatches; the steps between change nothing.
+    """Steps `tx` once per `every` microbatches, with the mean of their gradients; other calls only add to the sum.
 
     `a_i = a_{i-1} + g_i` from `a_0 = 0`, and `tx` gets `a_k / k`.
 
     The sums are float32 whatever the gradients are. In float32 the step is bitwise identical to one with the mean of
     the gradients, summed in this order (with jax 0.6 within a few units in the last place). Through `adamx.step` a
-    microbatch reads its gradient once, and reads and writes the sum once; parameters and moments are touched in the
-    last one alone, in the one pass of `tx`, and nothing is copied. A clip inside,
+    microbatch reads its gradient once, and reads and writes the sum once; parameters and moments are read and written
+    only in the last one, in the one pass of `tx`, and nothing is copied. A clip inside,
     `accumulate(chain(clip_by_global_norm(1.0), adamw(...)), 8)`, is of the mean; one outside is of each microbatch.
 
     Args:
@@ -101,7 +101,7 @@ def accumulate(
         every: k, how many microbatches a step takes, at least 1; or a schedule from the number of steps taken so far,
             an int32 scalar, to k.
         dtype: the dtype that stores the sum, or a codec of `adamx.storage`; None: float32, float64 for 64-bit
-            parameters. Half precision is dithered, so that sums stay right on average.
+            parameters. Half precision is dithered, so that sums do not stall.
 
     Returns:
         A transformation whose state is `AccumulateState`, with the state of `tx` in `inner_opt_state`. Where no step is

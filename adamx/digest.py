@@ -14,15 +14,15 @@ from adamx.variables import flatten_with_path
 
 
 def fingerprint(tree: Tree) -> str:
-    """The SHA-256 of every path, dtype, shape and bit of a tree, as 64 hexadecimal digits.
+    """The SHA-256 of all paths, dtypes, shapes and bytes of a tree, as 64 hexadecimal digits.
 
-    Equal for a tree and what a checkpoint restores of it, on any number of devices, as NumPy or JAX arrays, strongly or
-    weakly typed. Different where one bit of a leaf is: -0.0 is not 0.0, and one NaN is not another. Containers count by
-    the paths of their leaves alone, so that a tuple and a list, `optax.ScaleByAdamState` and `MomentsState`, a state
-    that was restored as a dict of its fields, or one in `nnx.Optimizer` and its plain arrays have one digest; what has
-    no leaves, None or `EmptyState()`, does not count. `check_restored` says whether a state fits its optimizer.
+    It is equal for a tree and its restored checkpoint, on any number of devices, for NumPy or JAX arrays, strongly or
+    weakly typed. It differs if one bit of a leaf differs: for -0.0 and 0.0, and for two NaNs. Containers count by the
+    paths of their leaves only: a tuple and a list, `optax.ScaleByAdamState` and `MomentsState`, a state that was
+    restored as a dict of its fields, or one in `nnx.Optimizer` and its plain arrays have equal digests. None and
+    `EmptyState()` have no leaves and do not count. `check_restored` tells whether a state fits its optimizer.
 
-    Leaves are read one after the other: the host holds a copy of one at a time.
+    Leaves are read one after the other: the host has a copy of one at a time.
 
     Args:
         tree: of arrays, Python numbers and typed PRNG keys, all of it on devices of this process.

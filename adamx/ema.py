@@ -27,7 +27,7 @@ from adamx.variables import bare
 
 
 class EmaState(NamedTuple):
-    """What `with_ema` keeps.
+    """The state of `with_ema`.
 
     Attributes:
         inner: the state of the wrapped transformation.
@@ -51,10 +51,10 @@ def with_ema(
     dtype: DTypeLike | None = None,
     debias: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the parameters while they train; `ema_params` reads the average.
+    """Keeps an average of the parameters in the state; `ema_params` reads it.
 
     `e_k = d e_{k-1} + (1-d) θ_k` from `e_0 = 0`, with θ_k the parameters after the step. `ema_params` gives
-    `e_k / (1-d^k)`, a mean of the parameters whose weights sum to 1. The parameters train as without it.
+    `e_k / (1-d^k)`, a mean of the parameters whose weights sum to 1. Training does not change.
 
     Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992), average all θ alike; Kingma & Ba
     (2015), arXiv 1412.6980, section 7.2, exponentially, with this correction. A schedule `lambda k: k / (k + 1)` is the

@@ -11,7 +11,7 @@ from adamx.variables import bare, is_variable
 
 
 class Optimizer(nnx.Optimizer[Any]):
-    """`flax.nnx.Optimizer` whose update is `adamx.step`: one pass over memory where the optimizer has one.
+    """`flax.nnx.Optimizer` whose update is `adamx.step`: one pass over memory if the optimizer has one.
 
     Arguments and attributes are those of `flax.nnx.Optimizer`. `update` returns None instead of the updates: there are
     none in one pass.
@@ -59,7 +59,7 @@ def _write(variables: Any, arrays: Any) -> None:
 class TrainState(train_state.TrainState):
     """`flax.training.train_state.TrainState` of Linen whose `apply_gradients` is `adamx.step`.
 
-    Fields and `create` are Flax's. One pass over memory where the optimizer has one.
+    Fields and `create` are Flax's. It makes one pass over memory if the optimizer has one.
 
     Example:
         >>> import jax, jax.numpy as jnp, adamx, adamx.flax

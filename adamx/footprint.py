@@ -47,7 +47,7 @@ class StateBytes(NamedTuple):
 
 
 def state_bytes(state: Any) -> StateBytes:
-    """How many bytes a state keeps for each leaf of the parameters.
+    """Counts the bytes of a state for each leaf of the parameters.
 
     The moments or the master weights in the state tell the paths and shapes of the parameters. Every tree in the state
     that has some of them counts, whatever transformation keeps it: maxima, slow averages, accumulated gradients.

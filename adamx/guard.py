@@ -15,7 +15,7 @@ from adamx.variables import bare
 
 
 class SkipNonfiniteState(NamedTuple):
-    """What `skip_nonfinite` keeps.
+    """The state of `skip_nonfinite`.
 
     Attributes:
         inner: the state of the transformation that it guards.
@@ -33,10 +33,10 @@ class SkipNonfiniteState(NamedTuple):
 def skip_nonfinite(
     tx: optax.GradientTransformation, max_consecutive: int | None = None, **removed: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves everything as it is in a step whose gradients are not finite.
+    """Skips a step if a gradient is NaN or infinite: parameters, moments and counts stay as they are.
 
-    `θ_t, s_t = θ_{t-1}, s_{t-1}` where a gradient has a NaN or infinite element, else what `tx` makes of it: weights,
-    moments and counts move as if the faulty step had not been. The device decides, in a branch of the compiled step;
+    `θ_t, s_t = θ_{t-1}, s_{t-1}` if a gradient has a NaN or infinite element, else the step of `tx`. The rest of the
+    run is that without the faulty step. The device decides, in a branch of the compiled step;
     through `adamx.step` nothing is copied for it. Put it outermost, around master weights or stochastic rounding too.
     Inside `jax.shard_map` one faulty shard stops the step on all devices that share the state.
 
@@ -89,7 +89,7 @@ def _check_removed(removed: dict[str, Any]) -> None:
 
 
 def check_skips(state: optax.OptState) -> None:
-    """Raises if a guard has skipped more steps in a row than it was told to bear. Waits for the device.
+    """Raises if `skip_nonfinite` has skipped more than `max_consecutive` steps in a row. Waits for the device.
 
     Args:
         state: of an optimizer, with a `SkipNonfiniteState` anywhere in it.

@@ -8,7 +8,7 @@ from adamx.hyperparameters import names_hints
 
 @names_hints
 def beta2_for(tokens_per_step: Any, half_life: Any) -> float:
-    """The β2 with which a squared gradient has half of its weight in v after a number of tokens.
+    """Computes β2 from its half-life in tokens: after so many a squared gradient has half of its weight in v.
 
     `β2 = 2^(-tokens_per_step / half_life)`.
 

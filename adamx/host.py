@@ -36,9 +36,9 @@ def on_host(
     Training" (2021), arXiv 2101.06840, section 4: gradients go down, moments and float32 weights stay, parameters come
     up.
 
-    The host also keeps a copy of the parameters that a step has returned, for as long as they live, so that only
-    gradients go down. Other parameters (of the first step, from a checkpoint, or changed by the caller) are sent down
-    too. Without a step in one pass (`adamx.explain` tells) the whole tree goes down, steps and comes back.
+    The host also keeps a copy of the parameters that a step has returned, as long as they live, so that only gradients
+    are sent. Other parameters (of the first step, from a checkpoint, or changed by the caller) are sent too. Without a
+    step in one pass (`adamx.explain` tells) the whole tree is sent, stepped and sent back.
 
     Args:
         tx: any transformation, with all its wrappers: `on_host` is outermost.

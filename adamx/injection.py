@@ -20,14 +20,14 @@ Factory = Callable[..., optax.GradientTransformation]
 def inject_hyperparams(
     inner_factory: Factory, static_args: str | Iterable[str] = (), hyperparam_dtype: DTypeLike | None = None
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    """`optax.inject_hyperparams` that keeps the one pass of `adamx.step` and the digits of the hyperparameters.
+    """`optax.inject_hyperparams` that keeps the one pass of `adamx.step`, with float32 hyperparameters.
 
-    The numbers that the optimizer is made with lie in `state.hyperparams`, as arrays. Assign another value there, and
+    The numeric arguments of the optimizer are arrays in `state.hyperparams`. Assign another value there, and
     the next step uses it, without another compilation; a schedule is evaluated in every step. Three things differ from
     optax's:
 
     * hyperparameters are float32, float64 under x64, whatever the parameters are: in bfloat16 β2 = 0.999 is 1;
-    * a function that is no schedule, `mask=adamx.not_matching("bias$")` say, is taken for what it is;
+    * a function that is no schedule, such as `mask=adamx.not_matching("bias$")`, is passed on as it is;
     * `adamx.step` makes the one pass of the optimizer, with the numbers as operands.
 
     Args:

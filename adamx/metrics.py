@@ -27,7 +27,7 @@ Group = dict[str, jax.Array]
 
 
 class NormsState(NamedTuple):
-    """What `with_norms` keeps: the norms of the last step, each a dict with "all" and the patterns as its keys.
+    """The state of `with_norms`: the norms of the last step, each a dict with "all" and the patterns as its keys.
 
     Attributes:
         inner: the state of the wrapped transformation.
@@ -43,7 +43,7 @@ class NormsState(NamedTuple):
 
 
 def with_norms(tx: optax.GradientTransformation, *patterns: str) -> optax.GradientTransformationExtraArgs:
-    """Keeps the norms of gradients, updates and parameters of the last step in the state, for a loop to log.
+    """Keeps the norms of gradients, updates and parameters of the last step in the state, to be logged.
 
     `‖g_t‖`, `‖θ_t - θ_{t-1}‖` and `‖θ_t‖`, each `√Σx²` over all leaves, and over those of each pattern. The step itself
     is the same as without. Through `adamx.step` the native kernel sums squares as it steps and reads no array again.

@@ -43,10 +43,10 @@ def _check_is_tree(what: str, tree: Tree) -> None:
 
 
 def match(*patterns: str) -> Callable[[Tree], Tree]:
-    """A mask of the leaves in whose path one of the patterns is found, for any `mask=` argument and as labels.
+    """Makes a mask of the leaves whose path matches one of the patterns, for any `mask=` argument and as labels.
 
-    A path is written "encoder/layer_0/bias", in dicts, lists, dataclasses, Flax NNX states and Equinox modules alike.
-    In a group of `optax.masked` or `optax.partition` a pattern may also be found in the path of a leaf of another one.
+    A path is written "encoder/layer_0/bias", in dicts, lists, dataclasses, Flax NNX states and Equinox modules. In a
+    group of `optax.masked` or `optax.partition` a pattern may match only leaves of another group.
 
     Args:
         *patterns: regular expressions, searched anywhere in the path: "bias$", "^encoder/", "norm|scale".
@@ -81,7 +81,7 @@ def match(*patterns: str) -> Callable[[Tree], Tree]:
 
 
 def not_matching(*patterns: str) -> Callable[[Tree], Tree]:
-    """The opposite of `match`: a mask of the leaves in whose path none of the patterns is found.
+    """The opposite of `match`: a mask of the leaves whose path matches none of the patterns.
 
     Args:
         *patterns: see `match`, as for what is returned and raised.
@@ -104,10 +104,10 @@ def not_matching(*patterns: str) -> Callable[[Tree], Tree]:
 
 
 def scale_by_path(factors: Mapping[str, Scalar]) -> optax.GradientTransformationExtraArgs:
-    """Multiplies the updates of each group by its factor, a learning rate of its own, say.
+    """Multiplies the updates of each group by a factor, for example for another learning rate.
 
-    `u ← f u`, f of the first pattern that is found in the leaf's path; a leaf in which none is found stays as it is.
-    Behind `adam` or `scale_by_lr` the factor is one on the learning rate, with `adamw` on the weight decay too.
+    `u ← f u`, f of the first pattern that matches the leaf's path; a leaf without a match stays as it is. After `adam`
+    or `scale_by_lr` the factor multiplies the learning rate, after `adamw` the weight decay too.
 
     Args:
         factors: by regular expression, see `match`; finite and >= 0.

@@ -32,15 +32,15 @@ UNSAID: Any = _Unsaid()
 
 
 def route(optimizers: Mapping[str, Group], default: Group = UNSAID) -> optax.GradientTransformationExtraArgs:
-    """An optimizer for each group of parameters, by patterns that are found in their paths.
+    """Chooses an optimizer for each group of parameters, by patterns that match their paths.
 
     Each group has an optimizer of its own, with its own learning rate, weight decay and storage, from adamx, optax or
-    elsewhere: Muon for matrices and `adamw` for the rest, say. None freezes a group: its parameters are not touched and
-    have no state. Updates are those of `optax.partition`, and so is the state. Through `adamx.step` each optimizer of
-    adamx makes one pass over its own group; an optimizer of optax takes `update` and `apply_updates` in its group
-    alone. A norm is that of a group where `clip_by_global_norm` is inside of it, of all gradients where
-    `adamx.chain(clip_by_global_norm(1.0), route(...))` has it in front. For groups that differ by a factor on the
-    learning rate alone there is `scale_by_path`.
+    elsewhere: for example Muon for matrices and `adamw` for the rest. None freezes a group: its parameters are not
+    touched and have no state. Updates and state are those of `optax.partition`. Through `adamx.step` each optimizer of
+    adamx makes one pass over its own group; an optimizer of optax uses `update` and `apply_updates` in its group. A
+    `clip_by_global_norm` inside a group takes the norm of that group; `adamx.chain(clip_by_global_norm(1.0),
+    route(...))` takes that of all gradients. If groups differ only by a factor on the learning rate, use
+    `scale_by_path`.
 
     Args:
         optimizers: by regular expression, which is searched anywhere in the path "encoder/layer_0/bias", see `match`.

@@ -19,7 +19,7 @@ FLOOR = 1e-6
 
 
 class SkipSpikesState(NamedTuple):
-    """What `skip_spikes` keeps.
+    """The state of `skip_spikes`.
 
     Attributes:
         inner: the state of the transformation that it guards.
@@ -42,7 +42,7 @@ class SkipSpikesState(NamedTuple):
 def skip_spikes(
     tx: optax.GradientTransformation, threshold: Scalar = 6.0, window: int = 128
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves everything as it is in a step whose gradient norm, or loss, is far above that of the steps before.
+    """Skips a step if its gradient norm, or its loss, is far above that of the last steps.
 
     `θ_t, s_t = θ_{t-1}, s_{t-1}` where `x_t > mean + threshold · std`, x the norm of all gradients or the loss, with
     the mean and the standard deviation (over n - 1) of the last `window` steps. The device decides, in a branch of the
@@ -51,11 +51,11 @@ def skip_spikes(
 
     The rule is that of OLMo-core (`SkipStepOptimizer`), Levanter (`skip_bad_steps`) and MaxText
     (`skip_step_on_spikes`): 6 standard deviations of 128 steps. The window holds the steps before this one. Nothing is
-    skipped before it is half full. A skipped value enters the window too, so that a new level of the norm becomes the
-    rule after a few steps. Here three things differ. A norm or loss that is not finite is always skipped and never
-    enters: there one NaN makes mean and deviation NaN, and no step is taken until it has left. The loss may be left
-    out. The deviation is at least 1e-6 of the mean, so that rounding is no spike: Levanter takes 1e-6 whatever the
-    unit is, OLMo-core and MaxText nothing.
+    skipped before it is half full. A skipped value enters the window too, so that the guard gets used to a new level
+    of the norm. Three things differ here. A norm or loss that is not finite is always skipped and never enters; in the
+    others one NaN makes mean and deviation NaN, and no step is taken until it has left the window. The loss may be
+    left out. The deviation is at least 1e-6 of the mean, so that rounding is no spike; Levanter has a minimum of 1e-6
+    in any unit, OLMo-core and MaxText none.
 
     Args:
         tx: any transformation; what clips gradients goes inside.

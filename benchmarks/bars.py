@@ -49,7 +49,7 @@ def of_case(case: str, seconds: Mapping[str, Sequence[float]]) -> list[dict[str,
     return found
 
 
-HEADER = ["bar", "over", "ratio", "at most", "verdict"]
+HEADER = ["target", "over", "ratio", "at most", "verdict"]
 
 
 def cells(bar: Mapping[str, Any]) -> list[str]:

@@ -112,7 +112,7 @@ def report(rows: list[dict[str, Any]], bytes_a_parameter: dict[str, dict[str, An
     print(table(["time over optax's", "ms optax", *names, f"<= {bars.EVERY_ROW}"], [cells(row) for row in rows]))
     held = [bars.cells(bar) for row in rows for bar in row["bars"]]
     print()
-    print(table(bars.HEADER, held) if held else "no row with a bar of its own was timed")
+    print(table(bars.HEADER, held) if held else "no row with a target of its own was timed")
     print()
     header = [f"bytes a parameter, {LARGEST:.1e} in 1 leaf", *KINDS, "peak", "stays", f"peak <= {PEAK_BAR} x stays"]
     found = bytes_a_parameter.items()

@@ -15,7 +15,8 @@ exclude_patterns = ["results"]
 
 myst_heading_anchors = 3  # pages link to their own headings, as the forge has them
 
-autodoc_typehints = "none"  # docstrings say what an argument may be; the annotations are in the source
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
 autodoc_use_type_comments = False
 napoleon_use_ivar = True  # the attributes of a state are described once
 napoleon_attr_annotations = False
@@ -28,6 +29,25 @@ html_theme = "furo"
 html_title = f"adamx {version}"
 html_show_copyright = False
 html_copy_source = False
+
+
+NUMBER = r"~[\w.]*Array \| ~numpy\.ndarray \| ~numpy\.bool \| ~numpy\.number \| bool \| int \| float \| complex"
+ALIASES = {
+    NUMBER + r" \| ~typing\.Iterable\[ArrayTree\] \| ~typing\.Mapping\[~typing\.Any, ArrayTree\]": "ArrayTree",
+    rf"float \| ~[\w.]*Array \| ~collections\.abc\.Callable\[\[{NUMBER}\], {NUMBER}\]": "ScalarOrSchedule",
+    r"str \| type\[~typing\.Any\] \| ~numpy\.dtype \| ~[\w.]*SupportsDType": "DTypeLike",
+    NUMBER: "ArrayLike",
+    "= an error": "= ...",  # defaults that are no Python
+    r"= <class '[\w.]*?(\w+)'>": r"= \1",
+}
+"""What unions are called in the source, before Python writes them out."""
+
+
+def aliases(app: Any, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any) -> Any:
+    """The types of a signature by their names."""
+    for union, alias in ALIASES.items():
+        signature, returns = (text and re.sub(union, alias, text) for text in (signature, returns))
+    return signature, returns
 
 
 def targets(app: Any, page: str, source: list[str]) -> None:
@@ -44,6 +64,7 @@ def bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str
 
 
 def setup(app: Any) -> None:
-    """Both are events of Sphinx."""
+    """All are events of Sphinx."""
     app.connect("source-read", targets)
+    app.connect("autodoc-process-signature", aliases)
     app.connect("autodoc-process-docstring", bars, priority=400)  # before napoleon

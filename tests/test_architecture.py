@@ -73,6 +73,7 @@ WHOLE = {
     "test_low_precision",
     "test_types",
     "test_docs",
+    "test_results",
     "test_mutants",
     "test_conftest",
     "test_migration",

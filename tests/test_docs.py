@@ -6,7 +6,9 @@ runs the code of one page, as the test does for a page that needs several device
 """
 
 import ast
+import contextlib
 import doctest
+import io
 import json
 import os
 import re
@@ -16,11 +18,18 @@ from pathlib import Path
 
 import pytest
 
+from adamx.kernels.explain import HIDDEN
+
 ROOT = Path(__file__).parents[1]
-PAGES = {p.name: p for p in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]}
+DOCS = ROOT / "docs"
+PAGES = {p.relative_to(ROOT).as_posix(): p for p in ROOT.glob("*.md")} | {
+    p.relative_to(DOCS).as_posix(): p for p in sorted(DOCS.rglob("*.md"))
+}
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """What runs. Excerpts of the source are ```py with the file's name; sessions and tables have another fence."""
 EXCERPT = re.compile(r"^```py (adamx/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"\s+It prints[^\n]*:\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""What the block before it prints."""
 ROW = re.compile(r"^\|.*\| `(.+)` \| `(adamx/\S+\.py)`.*\|$", re.MULTILINE)
 """A line of a table whose last two cells are code and the file that it is in."""
 
@@ -34,18 +43,13 @@ import jax, jax.numpy as jnp
 params = {"dense": {"kernel": jnp.ones((32, 16)), "bias": jnp.zeros(16)}, "norm": {"scale": jnp.ones(16)}}
 gradients = jax.tree.map(jnp.ones_like, params)
 """
-SHARDING = """
-import functools
-from jax.sharding import NamedSharding, PartitionSpec as P
-params = {"w": jnp.ones((1000, 1000)), "b": jnp.zeros(3)}
-batch = jnp.ones((16, 1000))
-def loss(params, batch):
-    return jnp.mean((batch @ params["w"]) ** 2) + jnp.sum(params["b"])
-"""
-PRELUDE = {"README.md": README, "low-precision.md": MODEL, "sharding.md": MODEL + SHARDING}
+PRELUDE = {"README.md": README, "low-precision.md": MODEL}
 """The names that the blocks of a page take for granted. The other pages bring their own."""
+HELPERS = {"wrong_state", "wrong_codes", "_no_number"}
+"""What makes an error from other arguments than its text."""
+SAME = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
-SEVERAL_DEVICES = {"sharding.md"}
+SEVERAL_DEVICES = {"sharding.md", "how-to/shard-the-state.md"}
 FLAGS = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
 
@@ -56,11 +60,14 @@ def run_page(name):
     for block in CODE.finditer(text):
         source, line = block[1], text[: block.start(1)].count("\n")
         if not source.startswith(">>>"):
-            exec(compile("\n" * line + source, str(PAGES[name]), "exec"), namespace)
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile("\n" * line + source, str(PAGES[name]), "exec"), namespace)
+            if shown := PRINTED.match(text, block.end()):
+                same = doctest.OutputChecker().check_output(shown[1], printed.getvalue(), SAME)
+                assert same, f"{name} prints something else:\n{printed.getvalue()}"
             continue
         test = doctest.DocTestParser().get_doctest(source, namespace, name, str(PAGES[name]), line)
-        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-        result = runner.run(test, clear_globs=False)
+        result = doctest.DocTestRunner(optionflags=SAME).run(test, clear_globs=False)
         assert result.failed == 0, f"{name}: a session shows something else, see above"
 
 
@@ -79,6 +86,20 @@ def test_code_runs(name, tmp_path, monkeypatch):
     command = [sys.executable, __file__, name]
     result = subprocess.run(command, env=os.environ | FLAGS, capture_output=True, text=True, check=False)
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_prints_what_it_shows(monkeypatch, tmp_path):
+    """Its cells are plain Python, without commands of IPython, so that they run without a kernel of Jupyter."""
+    monkeypatch.chdir(tmp_path)
+    notebook, namespace = json.loads((ROOT / "examples" / "adamx_in_ten_minutes.ipynb").read_text()), {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec("".join(cell["source"]), namespace)
+            shown = "".join(line for output in cell["outputs"] for line in output.get("text", []))
+            assert printed.getvalue() == shown
+    namespace["plt"].close("all")
 
 
 def test_every_block_of_python_is_one_that_runs():
@@ -122,19 +143,55 @@ def test_tests_that_are_named_exist(name):
         assert f"def {test}(" in tests, f"{name}: {test}"
 
 
-def test_times_of_a_whole_step_are_those_of_the_results():
-    """`docs/results/training_step.json` is their one source; the figure of the README draws it."""
-    results = json.loads((ROOT / "docs" / "results" / "training_step.json").read_text())
-    ratios = {row["case"]: {name: x["median"] for name, x in row["ratio"].items()} for row in results["rows"]}
-    names = ("optax again", "float32 moments", "bfloat16 moments", "without the clip", "guarded")
-    for case, ratio in ratios.items():
-        shown = re.search(rf"^{re.escape(case)} +\S+ +(.*)$", PAGES["performance.md"].read_text(), re.MULTILINE)
-        assert shown[1].split() == [f"{ratio[name]:.3f}" for name in names], case
-    large, gpt2 = (ratios[case] for case in ("1.6e+07 in 1 leaf", "GPT-2 small"))
-    said = PAGES["guarantees.md"].read_text()
-    assert f"takes {large['float32 moments']:.2f} of optax's time at 16 million parameters" in said
-    assert f"and {gpt2['float32 moments']:.2f} on GPT-2 small" in said
-    assert f"{large['bfloat16 moments']:.2f} and {gpt2['bfloat16 moments']:.2f} with bfloat16 moments" in said
+def test_pages_use_the_words_of_the_field():
+    """Not words that only this project uses; what a program prints and error texts stay as they are."""
+    private = re.compile(
+        r"likewise|coded moments|the same bits|equal bits|right on average|(?<!error )\bbars?\b|to the bit\b"
+    )
+    for name, page in PAGES.items():
+        prose = re.sub(r"^```.*?^```$|`[^`\n]+`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        if name not in {"changelog.md", "experiments.md"}:
+            assert not private.findall(prose), name
+
+
+def written(node, names):
+    """The text of a string in the source, with "..." for what is filled in; None if the source does not tell."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(written(part, names) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return names.get(ast.unparse(node.value), "...")
+    return names.get(ast.unparse(getattr(node, "func", node)).removesuffix(".format"))
+
+
+def messages():
+    """What `raise` and `warnings.warn` say in adamx, but for errors that repeat another one."""
+    trees = {file: list(ast.walk(ast.parse(file.read_text()))) for file in sorted((ROOT / "adamx").rglob("*.py"))}
+    names = {"HIDDEN": HIDDEN}
+    for file, nodes in trees.items():
+        for node in nodes:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+                names[ast.unparse(node.targets[0])] = written(node.value, names)
+        for node in nodes:
+            call = node.exc if isinstance(node, ast.Raise) else node
+            if not isinstance(call, ast.Call) or not call.args or "{error}" in ast.unparse(call):
+                continue
+            by = ast.unparse(call.func)
+            if by == "warnings.warn" or (isinstance(node, ast.Raise) and by not in HELPERS):
+                text = written(call.args[0], names)
+                if text and re.search(r"\w{3}", text):
+                    yield f"{file.name}:{node.lineno}", text
+
+
+def test_troubleshooting_has_every_message():
+    """A cell in backticks is a part of a message, with "..." for what differs."""
+    cells = re.findall(r"^\| `([^`]+)`(?! \(JAX\))", PAGES["troubleshooting.md"].read_text(), re.MULTILINE)
+    parts = {cell: re.compile(".*".join(re.escape(x.strip()) for x in cell.split("...")), re.DOTALL) for cell in cells}
+    said = dict(messages())
+    missing = {where: text for where, text in said.items() if not any(part.search(text) for part in parts.values())}
+    assert len(said) > 140
+    assert not missing, "\n".join(f"{where}: {text}" for where, text in missing.items())
 
 
 def test_the_reference_has_every_public_name_once():

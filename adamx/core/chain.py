@@ -14,10 +14,10 @@ def chain(*args: optax.GradientTransformation) -> optax.GradientTransformationEx
     """`optax.chain` that keeps the one pass of `adamx.step`.
 
     Updates and state are those of `optax.chain`. Through `adamx.step` the optimizer in the chain makes one pass over
-    memory. Before it any transformation of optax may stand, and runs as it does in `update`; `clip_by_global_norm` of
-    adamx costs only the norm. Behind it `add_decayed_weights`, `scale_by_lr`, `decay_weights` and `scale_by_path` of
-    adamx are part of the pass; with another transformation there, or without an optimizer of adamx, the step is
-    `update` and `apply_updates`: `adamx.explain` tells.
+    memory. Any transformation of optax may come before it, and runs as in `update`; `clip_by_global_norm` of adamx
+    costs only the norm. After it `add_decayed_weights`, `scale_by_lr`, `decay_weights` and `scale_by_path` of adamx
+    are part of the pass. With another transformation after it, or without an optimizer of adamx, the step is `update`
+    and `apply_updates`: `adamx.explain` tells.
 
     Args:
         *args: transformations of adamx or optax, in the order in which they change the gradients.
@@ -96,7 +96,7 @@ def _before(
 def join(
     first: optax.GradientTransformation, *rest: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-    """Runs stateless stages behind the first and keeps the first one's state alone.
+    """Chains a stage with stages that have no state, and keeps only the state of the first.
 
     So `scale_by_adam`, three stages, has the state of `optax.scale_by_adam`, one.
 

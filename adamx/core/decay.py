@@ -78,7 +78,7 @@ def add_decayed_weights(
 def decay_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None, *, cautious: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """Takes the parameters times λ from the update, `u_t - λ θ_{t-1}`: it stands behind the learning rate.
+    """Subtracts the parameters times λ from the update, `u_t - λ θ_{t-1}`: put it after the learning rate.
 
     Loshchilov & Hutter (2019), arXiv 1711.05101, Algorithm 2, line 12, with the λ of the paper, which the learning rate
     does not multiply: each step takes the share λ of a parameter away. Their schedule multiplier η_t multiplies λ as

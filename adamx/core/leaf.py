@@ -115,7 +115,7 @@ class Term:
 def step_leaf(
     rule: Rule, numbers: Numbers, leaf: Leaf, terms: Sequence[Term], of_moments: Thresholds, of_param: Thresholds
 ) -> Leaf:
-    """A leaf after the step.
+    """Steps one leaf: Algorithm 1 with everything that follows line 11 in the chain.
 
     Kingma & Ba (2015), arXiv 1412.6980, Algorithm 1, lines 5 to 12, with what stands behind line 11 in the chain.
 

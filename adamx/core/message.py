@@ -131,10 +131,10 @@ class Message:
 
 
 class Moments(Message):
-    """Both moments after a step, with all that the second stage may want to know of the first.
+    """The message from stage 1 to stage 2: both moments after a step, the gradients, the count, β1 and β2.
 
-    It lives inside one `update` and is never stored. JAX cannot look inside it: a transformation of optax placed
-    between the stages would otherwise rescale or add noise to `nu` without a word.
+    It exists inside one `update` and is never stored. It is not a tree for JAX, because a transformation of optax
+    between the stages would otherwise rescale `nu` or add noise to it without an error.
 
     Attributes:
         count: the step t, an int32 scalar that starts at 1 and saturates.

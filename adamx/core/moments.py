@@ -67,21 +67,21 @@ def scale_by_moments(
     Kingma & Ba (2015), Algorithm 1, lines 5 to 8. Averages in float32 or wider whatever the gradients are, so that
     half-precision squares neither vanish nor overflow; v saturates at the largest finite number that its storage has.
     Inside `shard_map` dithered moments need the extra argument `dither_offset` of update, a tree with the place of each
-    shard in its leaf, to give the bits of the unsharded run: `adamx.storage.shard_offsets(gradients, specs)`.
+    shard in its leaf, to be bitwise identical to the unsharded run: `adamx.storage.shard_offsets(gradients, specs)`.
 
     Args:
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of v a step keeps.
         mu_dtype: the floating dtype that stores m, or a codec of `adamx.storage`; None: float32, float64 for float64
-            parameters. Half precision rounds to nearest where that tracks, else by dither. float16, float8 and `Int8`
-            need the same in `nu_dtype`: in a block they know small elements of m less well than an exact v. A complex
-            dtype stores complex moments, and real ones in its real part's dtype.
-        nu_dtype: likewise for v, real; float32 and bfloat16 m go with all of them. A v that one gradient of the largest
-            float32 number has filled takes 89,000 steps at β2 = 0.999 to fall back to 1; its element stands still so
-            long.
-        precise: average and weigh in forms that are exact to a few units in the last place in each step, for β close to
-            1 and any count, instead of those that give the same bits as optax. Roundings still add up: after 1e7 steps
-            v is within 1e-4.
+            parameters. Half precision is dithered, or rounded to nearest if the average follows then. float16, float8
+            and `Int8` need the same in `nu_dtype`. A complex dtype stores complex moments, and real ones in the dtype
+            of its real part.
+        nu_dtype: a real floating dtype that stores v, or a codec; None: float32, float64 for float64 parameters. All
+            of them go with a float32 or bfloat16 m. After a gradient of the largest float32 number v takes 89,000
+            steps at β2 = 0.999 to fall back to 1; its element does not move until then.
+        precise: computes averages and weights in forms that are exact to a few units in the last place in each step,
+            for β1 and β2 close to 1 and any count. Not bitwise identical to optax. Roundings still add up: after 1e7
+            steps v is within 1e-4.
 
     Returns:
         A transformation whose update gives `Moments`, to be taken by `bias_correction` or `uncorrected`, and whose
@@ -105,7 +105,7 @@ def scale_by_moments(
 
 
 def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Applies a transformation of parameter-shaped trees to m alone, between stage 1 and stage 2.
+    """Applies a transformation to m only and leaves v, between stage 1 and stage 2.
 
     Args:
         tx: any transformation, `optax.clip_by_global_norm(1.0)` say; v is left as it is.

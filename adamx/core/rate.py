@@ -60,7 +60,7 @@ def _scaled(factor: Scalar, u: Any) -> tuple[jax.Array]:
 
 @names_hints
 def scale_by_lr(learning_rate: ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
-    """Multiplies by the negative learning rate, `-α_t u_t`.
+    """Multiplies the direction by the negative learning rate, `-α_t u_t`.
 
     Kingma & Ba (2015), Algorithm 1, line 11. Computed in float32 or wider; the dtype that came goes out.
 

@@ -12,7 +12,7 @@ from adamx.numerics import Scalar
 
 @names_hints
 def relative_decay(weight_decay: Scalar, learning_rate: optax.Schedule, peak: Scalar) -> optax.Schedule:
-    """A schedule of the weight decay that follows the one of the learning rate, `λ α_t / α_max`.
+    """A schedule of the weight decay in proportion to the learning rate, `λ α_t / α_max`.
 
     In `adamx.adamw` the learning rate multiplies it, `λ α_t² / α_max`: AdamC, Defazio, "Why Gradients Rapidly Increase
     Near the End of Training" (2025), arXiv 2506.02285, which corrects the decay of layers that a normalization follows.

@@ -22,7 +22,7 @@ def no_state(params: optax.Params) -> optax.OptState:
 def between(
     name: str, change: Callable[[Any], Message], kind: type[Message] = Message
 ) -> optax.GradientTransformationExtraArgs:
-    """A stage between stage 1 and stage 2, from a function of the message.
+    """Makes a stage between stage 1 and stage 2 from a function of the message.
 
     Args:
         name: how the stage is called, for the errors: `"nesterov()"`.
@@ -57,7 +57,7 @@ def quotient(
     kind: type[Message] = Moments,
     given: Callable[[Any], tuple[Any, ...]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """A stage 2, from a formula on the arrays of one leaf.
+    """Makes a stage 2 from a formula on the arrays of one leaf.
 
     Args:
         name: how the stage is called, for the errors: `"bias_correction()"`.
@@ -105,7 +105,7 @@ def update_dtype(g: Any, direction: jax.Array) -> jnp.dtype:
 
 @names_hints
 def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
-    """Divides both moments by the weight they have seen, and the first by the root of the second.
+    """Corrects both moments for their start at zero, and divides the first by the root of the second.
 
     `m̂_t = m_t / (1-β1^t)`, `v̂_t = v_t / (1-β2^t)`, `u_t = m̂_t / (√(v̂_t + ε_root) + ε)`.
 
@@ -142,7 +142,7 @@ def bias_correction(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.Gradien
 
 @names_hints
 def uncorrected(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTransformationExtraArgs:
-    """The quotient without the correction, `u_t = m_t / (√(v_t + ε_root) + ε)`: for ablations.
+    """Divides without bias correction, `u_t = m_t / (√(v_t + ε_root) + ε)`: for ablations.
 
     Its first steps are wrong by `(1-β1)/√(1-β2)`, 3.2 at the defaults and 100 at β2 = 0.999999 (Kingma & Ba, section
     6.4). Arguments, state and errors are those of `bias_correction`.

@@ -13,13 +13,13 @@ from adamx.trees import check_fits, check_leaves, fits
 
 
 class MomentsState(NamedTuple):
-    """What Adam keeps between steps, under optax's names and in its layout, however moments are stored.
+    """The state of Adam, with optax's names and layout, however moments are stored.
 
     Attributes:
         count: the number of steps taken, an int32 scalar that saturates at 2^31-1. It is the clock of the dither too,
             whose thresholds stand still from there on.
         mu: m, a tree of the parameters' structure and shapes; a quantized leaf is `adamx.storage.Quantized`.
-        nu: v, likewise, real and non-negative.
+        nu: v, a tree of the same structure and shapes, real and non-negative.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]

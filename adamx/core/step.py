@@ -30,7 +30,7 @@ from adamx.trees import Tree, check_arrays, map_leaves
 )
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Parameters, with what is behind those of half precision.
+    """Parameters, with the remainder or dither of half-precision ones.
 
     Attributes:
         params: a tree of arrays.
@@ -70,7 +70,7 @@ Execute = Callable[[Work], tuple[Leaf, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """What a step is told on its way in.
+    """What a step passes inwards: the executor, the factor, the tails and extra arguments.
 
     Attributes:
         execute: takes all leaves through the step.
@@ -104,11 +104,10 @@ Step = Callable[[Tree, Any, Weights, Pass], tuple[Weights, Any]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Update:
-    """The `update` of a transformation, with how it takes part in a step.
+    """The `update` of a transformation, which also says how to step.
 
-    An optimizer stays optax's plain pair of functions: `jax.tree.map`, `copy.deepcopy`, `_replace`, `eqx.filter_jit`
-    and cloudpickle take the pair as they take every other one, and what it knows goes along. Like a function it is
-    hashed by identity, and a copy of it is itself.
+    An optimizer is still optax's pair of functions: `jax.tree.map`, `copy.deepcopy`, `_replace`, `eqx.filter_jit` and
+    cloudpickle work. Like a function it is hashed by identity, and a copy of it is itself.
 
     Attributes:
         function: the update.

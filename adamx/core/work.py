@@ -35,7 +35,7 @@ def folds(terms: Sequence[Term]) -> bool:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["terms"], meta_fields=["which"])
 @dataclasses.dataclass(frozen=True)
 class Tail:
-    """What a stage behind the direction does to it.
+    """What a stage after the optimizer does to the direction, as one factor and one addition.
 
     Attributes:
         terms: to leaves of each kind: those that decay and those that do not, groups with factors of their own.

@@ -14,7 +14,7 @@ from adamx.variables import bare
 
 
 def diagnose(state: optax.OptState) -> dict[str, Measurement]:
-    """What the probe in an optimizer's state last measured, by leaf path. Waits for the device.
+    """Reads the last measurements of the probe from an optimizer's state, by leaf path. Waits for the device.
 
     Args:
         state: of an optimizer with an `adamx.diagnostics.probe()` anywhere in it; it also tells what guards around it

@@ -12,7 +12,7 @@ from adamx.numerics import Scalar
 
 
 class Measurement(NamedTuple):
-    """A leaf in one step. Elements whose v is 0 have never had a gradient and count as 0.
+    """The measurements of one leaf in one step. Elements with v = 0 never had a gradient and count as 0.
 
     Attributes:
         step: t, when this was measured; 0: not yet.

@@ -18,7 +18,7 @@ LARGE = 2**20
 
 
 class ProbeState(NamedTuple):
-    """What `probe` keeps, to be read by `diagnose`.
+    """The state of `probe`, read by `diagnose`.
 
     Attributes:
         step: when it last measured, an int32 scalar; 0: not yet.
@@ -30,7 +30,7 @@ class ProbeState(NamedTuple):
 
 
 def probe(learning_rate: ScalarOrSchedule | None = None, *, every: int = 50) -> optax.GradientTransformationExtraArgs:
-    """Measures what Adam does to each leaf, between stage 1 and stage 2; the updates keep their bits.
+    """Measures what Adam does to each leaf, between stage 1 and stage 2; updates stay bitwise identical.
 
     In every `every`-th step, the first included, it computes the fields of `Measurement` for each leaf and keeps them
     in its state; in the others it passes the message on. `diagnose` reads the state of the optimizer on the host.

@@ -25,7 +25,7 @@ WHAT_TO_DO = {
 
 
 def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.Params) -> Any:
-    """The state itself, if `tx.init(params)` would make one of its structure, shapes and dtypes.
+    """Returns the state if it has the structure, shapes and dtypes of `tx.init(params)`, and raises otherwise.
 
     A checkpoint that is restored without a template, or with the template of another run, has other containers, or
     dtypes that were cast without a word. What cannot be seen: another optimizer whose state has the same layout, as
@@ -34,7 +34,7 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
     Args:
         tx: the transformation that is to go on with the state.
         state: what a checkpoint gave; arrays or `jax.ShapeDtypeStruct`.
-        params: the parameters, likewise.
+        params: the parameters; arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
         `state`.

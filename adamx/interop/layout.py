@@ -19,8 +19,8 @@ def flax_kernels(path: str, ndim: int) -> Permutation | None:
     """The layout of Flax: a leaf called `kernel` has torch's first two axes last, swapped.
 
     So the weight of a Linear, (out, in), is (in, out), that of a Conv2d, OIHW, is HWIO, and so on for any number of
-    spatial axes. Everything else stays. Layers behind a flattened image need more than this: torch flattens channels
-    first, Flax channels last. Transposed convolutions and attention whose projections torch keeps in one array do, too.
+    spatial axes. Everything else stays. Rearrange yourself: layers after a flattened image (torch flattens channels
+    first, Flax channels last), transposed convolutions, and attention whose projections torch keeps in one array.
 
     Args:
         path: of the parameter, "encoder/kernel".

@@ -18,11 +18,11 @@ from adamx.variables import bare, flatten_with_path
 def from_0_1(
     tx: optax.GradientTransformation, saved: Any, params: optax.Params, *, block_size: int | None = None
 ) -> Any:
-    """A state that adamx 0.1 made, in the layout that `tx.init(params)` has today.
+    """Converts a state of adamx 0.1 to the layout of `tx.init(params)`.
 
     0.1 kept dithered moments in a container of their own, with a second counter, `step`, beside `count`. The two are
-    equal, so that the dither goes on with the same bits. In 0.1 `Int8` took blocks of any length; those whose length is
-    no power of two are decoded and rounded to nearest into the blocks of `tx`. Everything else has stayed where it was.
+    equal, so the dither continues bitwise identically. In 0.1 `Int8` took blocks of any length; those whose length is
+    no power of two are decoded and rounded to nearest into the blocks of `tx`. Everything else has not changed.
 
     Args:
         tx: the transformation that made the state, built with the same arguments but for the length of blocks.

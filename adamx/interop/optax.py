@@ -17,14 +17,14 @@ from adamx.variables import map_with_path
 
 
 def from_optax(state: optax.OptState) -> Any:
-    """The state of an optax optimizer as adamx has it, wherever the moments are in it.
+    """Converts the state of an optax optimizer to the state of the same optimizer of adamx.
 
     In a chain, under `masked`, `partition`, `inject_hyperparams`, `MultiSteps`, or in a tree with other things, each
     state of `optax.adam`, `adamw`, `nadam`, `nadamw`, `adamax`, `radam` or `adabelief` becomes `MomentsState`, each of
-    `optax.amsgrad` `AmsgradState`; the arrays are the same ones, and steps go on with equal bits. Of complex parameters
-    the second moment becomes real.
+    `optax.amsgrad` `AmsgradState`; no array is copied, and the run continues bitwise identically. The second moment of
+    complex parameters becomes real.
 
-    Moments that optax keeps in bfloat16, because the parameters are, stay in it:
+    Moments that optax keeps in bfloat16, for bfloat16 parameters, stay bfloat16:
     `adamx.interop.restore_as(tx, state, params)` moves them to the storage that `tx` has.
 
     Args:

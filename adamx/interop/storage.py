@@ -17,14 +17,14 @@ from adamx.variables import bare, flatten_with_path
 
 
 def restore_as(tx: optax.GradientTransformation, state: Any, params: optax.Params) -> Any:
-    """A state moved to the storage of another transformation: from float32 to int8, from plain to dithered, and back.
+    """Converts a state to the storage of another optimizer: from float32 to int8, from plain to dithered, and back.
 
     Moments are decoded and rounded to nearest into the dtypes and codecs of `tx`; widening is exact. Counts, schedules,
-    remainders and everything else goes over as it is. A state of Adam becomes one of AMSGrad, whose maximum begins with
-    the next v̂, and back, without its maximum. States of optax are taken too.
+    remainders and everything else are taken over as they are. A state of Adam becomes one of AMSGrad, whose maximum
+    begins with the next v̂; the way back drops the maximum. States of optax are accepted.
 
-    Whether the moments mean what `tx` takes them for is not written in a state: the largest gradient that AdaMax keeps
-    as `nu` is no v, and a state of `adamax` belongs into `adamax` alone.
+    Not checked: what the moments mean. AdaMax keeps the largest gradient as `nu`, which is no v: use a state of
+    `adamax` with `adamax` only.
 
     Args:
         tx: the transformation that is to go on.

@@ -43,18 +43,17 @@ def from_torch(
     layout: Layout,
     order: Sequence[str] | None = None,
 ) -> Any:
-    """The state of a torch optimizer as that of `tx`, which goes on where it stopped.
+    """Converts the state of a torch optimizer to a state of `tx`, which continues where torch stopped.
 
-    Takes those of Adam, AdamW, NAdam, Adamax and RAdam. Moments are put into the storage that `tx` has, float32 or
-    codes, wherever it keeps moments, under masks and in groups too; counts of schedules become torch's step. What is
-    not in torch's state is as `tx.init` makes it.
+    Works for Adam, AdamW, NAdam, Adamax and RAdam. Moments are converted to the storage of `tx`, under masks and in
+    groups too; counts of schedules become torch's step. What is not in torch's state is as `tx.init` makes it.
 
     `tx` must be built with torch's numbers; they are in `state_dict["param_groups"]`. `mu_product` of NAdam is dropped:
-    torch's β1 grows by a schedule that Dozat's Algorithm 2 and `adamx.nadam` do not have. Both moments are the same,
-    and steps are equal where that schedule has run out, with a large `momentum_decay`.
+    torch's β1 grows by a schedule that Dozat's Algorithm 2 and `adamx.nadam` do not have. Both moments are equal, and
+    steps are equal once that schedule has ended, with a large `momentum_decay`.
 
-    torch takes a complex parameter for two real ones and keeps v of each, `E[re²] + i E[im²]`. Here v is `E[|g|²]`,
-    their sum, for both. So steps differ from torch's: where both parts are alike they are shorter by √2. The maximum of
+    torch treats a complex parameter as two real ones and keeps v of each, `E[re²] + i E[im²]`. Here v is `E[|g|²]`,
+    their sum. So steps differ from torch's: if both parts are of equal size, they are shorter by √2. The maximum of
     AMSGrad is the sum of torch's two, and AdaMax's u the root of the sum of their squares: upper bounds of what adamx
     keeps.
 
@@ -130,9 +129,9 @@ def to_torch(
     as_tensor: Callable[[np.ndarray], Any],
     order: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The inverse of `from_torch`: what the `load_state_dict` of a torch optimizer takes.
+    """The inverse of `from_torch`: returns a dict for `load_state_dict` of a torch optimizer.
 
-    Of a complex parameter each part gets half of v, as for gradients whose real and imaginary parts are alike.
+    Each part of a complex parameter gets half of v, as for gradients whose real and imaginary parts are of equal size.
 
     Args:
         state: of adamx, its moments not quantized: `restore_as` makes them so.

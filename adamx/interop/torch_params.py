@@ -17,7 +17,7 @@ from adamx.variables import map_with_path
 def params_from_torch(
     state_dict: Mapping[str, Any], names: Names, params: optax.Params, *, layout: Layout
 ) -> optax.Params:
-    """The parameters of a torch model in the tree that a JAX model has.
+    """Converts the parameters of a torch model to the tree of a JAX model.
 
     Args:
         state_dict: `model.state_dict()`.
@@ -56,13 +56,13 @@ def params_to_torch(
     layout: Layout,
     as_tensor: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """The inverse: what `model.load_state_dict` takes.
+    """The inverse of `params_from_torch`: returns a dict for `model.load_state_dict`.
 
     Args:
         params: of the JAX model.
         state_dict: `model.state_dict()`; what no path has, running means for example, stays.
         names: see `from_torch`.
-        layout: likewise.
+        layout: how axes are permuted, see `from_torch`.
         as_tensor: from a NumPy array to a tensor: `torch.from_numpy`.
 
     Returns:

@@ -19,7 +19,7 @@ def accelerator_kernel(platform: str) -> tuple[Kernel | None, str]:
 
 
 def backend(platform: str = "cpu") -> Backend:
-    """What runs the fused step on a platform: a kernel, or XLA's own code and why.
+    """Tells what runs the fused step on a platform: a kernel, or XLA's own code and the reason.
 
     On CPUs the kernel is native code that uses the widest instructions of the processor. For tests and bug reports the
     environment variable `ADAMX_INSTRUCTIONS`, read once, asks for others: "avx512", "avx2" or "portable". What the

@@ -88,7 +88,7 @@ def explain(
     platform: str = "cpu",
     step: jax.stages.Lowered | jax.stages.Compiled | None = None,
 ) -> Explanation:
-    """Which way `adamx.step` takes with an optimizer, leaf by leaf, and why.
+    """Tells for each leaf which code `adamx.step` runs, and why it is not a kernel.
 
     Nothing is computed: the step is traced with shapes alone. Gradients are taken to be of the parameters' dtypes.
 

@@ -30,15 +30,17 @@ def step(
 
     `adam`, `adamw`, `nadam` and `nadamw`, alone, in `adamx.chain` or in a wrapper of adamx, make one pass over memory:
     jitted code for a CPU reads gradient, parameter and moments of an element once and writes them once.
-    `adamx.explain(tx, params)` tells for each leaf. Donate `params` and `state`, so that it writes in place, to a
-    function that takes them in the order in which it returns them: XLA pairs donated arguments with results by shape,
-    first with first, and copies where a parameter meets a moment. Float32 results are within 2 units in the last place
-    of those of `update` and `apply_updates`; codes and their random bits are equal. An update is not rounded to the
-    dtype of the gradients on its way to the parameters. Float32 leaves that XLA steps as fast are left to it: tiny ones
-    among few. For a GPU or TPU there is a kernel for int8 and dithered moments, in leaves of 16,384 elements or more
-    whose last axis is a multiple of their block, on a TPU of 128; XLA's own loop is as good for float32. Of arrays that
-    are sharded each device steps its shards: inside `jax.shard_map`, in `shard_state`, and on CPUs and GPUs under plain
-    `jit` from jax 0.7 on. Derivatives, vmap and what `jax.export` exports take XLA's code.
+    `adamx.explain(tx, params)` tells for each leaf. To write in place, donate `params` and `state` to a function that
+    takes them in the order in which it returns them: XLA pairs donated arguments with results by shape, first with
+    first, and copies if a parameter is paired with a moment. Float32 results are within 2 units in the last place of
+    those of `update` and `apply_updates`; quantized moments are equal. An update is not rounded to the dtype of the
+    gradients before it is added.
+
+    Small float32 leaves are left to XLA, which is as fast there. GPUs and TPUs have a kernel for int8 and dithered
+    moments, in leaves of 16,384 elements or more whose last axis is a multiple of their block, on a TPU of 128; XLA's
+    own loop is as good for float32. Each device steps its shards of sharded arrays: inside `jax.shard_map`, in
+    `shard_state`, and on CPUs and GPUs under plain `jit` from jax 0.7 on. Derivatives, vmap and `jax.export` use XLA's
+    code.
 
     Args:
         tx: any transformation.

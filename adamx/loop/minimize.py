@@ -31,20 +31,20 @@ def minimize(
     callback: Callable[[MinimizeStep], bool | None] | None = None,
     progress: bool = False,
 ) -> MinimizeResult:
-    """Takes steps until nothing moves any more or there were enough of them.
+    """Minimizes a function: takes steps until no parameter moves by `atol`, or until `max_steps`.
 
     `while t < T and max|θ_t - θ_{t-1}| >= atol: θ_{t+1} = step(∇f(θ_t), θ_t)`.
 
     Kingma & Ba (2015), Algorithm 1, "while θ_t not converged". Each step is an `adamx.step`, which also gets `value`,
-    `grad` and `value_fn` as `optax.lbfgs` and others ask for them, with the gradient of a complex parameter conjugated
-    to point uphill. Without batches, callback and progress all steps are one `lax.while_loop`; then minimize works
-    under jit and vmap, too, and repeated calls compile once if they are jitted as a whole. Else a Python loop calls
-    that same loop for one step after another, compiled once for all batches of one shape: the results are equal to the
-    bit (on jax 0.6 but for the last one in arrays of three elements or fewer, now and then).
+    `grad` and `value_fn` as `optax.lbfgs` and others need them, with the gradient of a complex parameter conjugated to
+    point uphill. Without batches, callback and progress all steps are one `lax.while_loop`; minimize then works under
+    jit and vmap, and repeated calls compile once if they are jitted as a whole. Otherwise a Python loop calls that
+    loop for one step after another, compiled once for all batches of one shape. The results are bitwise identical (on
+    jax 0.6 sometimes not in the last bit of arrays of up to three elements).
 
-    A gradient that is not finite is left to `tx`, so that `skip_nonfinite` can do its work; it does not count as
-    converged. A transformation that does not move in each step, `optax.MultiSteps`, wants atol = 0. The parameters and
-    the state of the step before are kept until the new ones are known to be finite: twice the memory, for a while.
+    A gradient that is not finite goes to `tx`, so that `skip_nonfinite` can skip it; it does not count as converged. A
+    transformation that does not move in each step, such as `optax.MultiSteps`, needs atol = 0. The parameters and the
+    state of the last step are kept until the new ones are known to be finite, which takes twice the memory.
 
     Args:
         fun: the objective, from params, or params and a batch, to a real scalar; with has_aux to a pair of that and a

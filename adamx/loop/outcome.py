@@ -35,7 +35,7 @@ class StopReason(enum.IntEnum):
 
 
 class MinimizeResult(NamedTuple):
-    """What `minimize` found.
+    """The result of `minimize`.
 
     Attributes:
         params: θ after the last step that was taken.
@@ -56,13 +56,13 @@ class MinimizeResult(NamedTuple):
 
 
 class MinimizeStep(NamedTuple):
-    """What the callback of `minimize` gets after each step.
+    """The argument of the callback of `minimize`, after each step.
 
     Attributes:
         steps: how many steps have been taken, from 1.
         value: the objective where this step set out, a scalar.
         params: after the step.
-        state: likewise.
+        state: of the optimizer, after the step.
         aux: what fun returned besides; None without has_aux.
     """
 

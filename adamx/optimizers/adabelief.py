@@ -25,7 +25,7 @@ def scale_by_belief_moments(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the gradients and the squares of their distance to that average, in place of stage 1.
+    """Averages the gradients and the squares of their differences from that average, in place of stage 1.
 
     `m_t = β1 m_{t-1} + (1-β1) g_t`, `s_t = β2 s_{t-1} + (1-β2) (g_t - m_t)² + ε_root`, from `m_0 = s_0 = 0`.
 
@@ -37,8 +37,8 @@ def scale_by_belief_moments(
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of s a step keeps.
         eps_root: ε_root >= 0, in units of the squared gradient.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
-        nu_dtype: likewise for s.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores s, None: float32 or wider, see `scale_by_moments`.
         precise: as in `scale_by_moments`.
 
     Returns:
@@ -111,15 +111,15 @@ def adabelief(
     2010.07468, Algorithm 2.
 
     Args:
-        learning_rate: α, see `scale_by_lr`.
-        b1: β1, see `scale_by_belief_moments`.
-        b2: β2, likewise.
-        eps: ε, see `bias_correction`.
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of s a step keeps.
+        eps: ε >= 0, added to the root of s, see `bias_correction`.
         eps_root: ε_root, see `scale_by_belief_moments`.
         nesterov: Nesterov's momentum, see the stage `nesterov`.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
-        nu_dtype: the dtype that stores s, likewise.
-        precise: exact for β close to 1 instead of optax's bits, likewise.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores s, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
 
     Returns:
         A transformation from gradients to updates; its state is `(MomentsState, state of scale_by_lr)`.

@@ -67,15 +67,15 @@ def adam(
     Kingma & Ba, "Adam: A Method for Stochastic Optimization" (2015), arXiv 1412.6980, Algorithm 1.
 
     Args:
-        learning_rate: α, see `scale_by_lr`.
-        b1: β1, see `scale_by_moments`.
-        b2: β2, likewise.
-        eps: ε, see `bias_correction`.
-        eps_root: ε_root, likewise.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, added to the root of v, see `bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
         nesterov: Nesterov's momentum, see the stage `nesterov`.
-        nu_dtype: the dtype that stores v, see `scale_by_moments`.
-        precise: exact for β close to 1 instead of optax's bits, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
 
     Returns:
         A transformation from gradients to updates for `optax.apply_updates`, in the gradients' dtype; its state is

@@ -27,7 +27,7 @@ def scale_by_infinity_moments(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages the gradients and holds the largest of their magnitudes, in place of stage 1.
+    """Averages the gradients and keeps a decaying maximum of their magnitudes, in place of stage 1.
 
     `m_t = β1 m_{t-1} + (1-β1) g_t`, `u_t = max(β2 u_{t-1}, |g_t| + ε)`, from `m_0 = u_0 = 0`.
 
@@ -39,8 +39,8 @@ def scale_by_infinity_moments(
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of u a step keeps.
         eps: ε >= 0, in units of the gradient.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
-        nu_dtype: likewise for u.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores u, None: float32 or wider, see `scale_by_moments`.
         precise: as in `scale_by_moments`.
 
     Returns:
@@ -141,12 +141,12 @@ def adamax(
 
     Args:
         learning_rate: α, see `scale_by_lr`; the paper's default is 0.002.
-        b1: β1, see `scale_by_infinity_moments`.
-        b2: β2, likewise.
-        eps: ε, likewise.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
-        nu_dtype: the dtype that stores u, likewise.
-        precise: exact for β close to 1 instead of optax's bits, likewise.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of u a step keeps.
+        eps: ε >= 0, added to |g|, see `scale_by_infinity_moments`.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores u, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
 
     Returns:
         A transformation from gradients to updates; its state is `(MomentsState, state of scale_by_lr)`.

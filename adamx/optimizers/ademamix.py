@@ -28,7 +28,7 @@ from adamx.trees import check_fits, map_leaves
 
 
 class SlowMomentumState(NamedTuple):
-    """What `slow_momentum` keeps between steps.
+    """The state of `slow_momentum`.
 
     Attributes:
         mu_slow: the slow average, a tree of the parameters' structure and shapes.
@@ -206,7 +206,7 @@ def ademamix(
 
     Pagliardini et al. (2024), arXiv 2409.03137, Algorithm 1. Arguments and errors are those of `slow_momentum` and
     `adamw`; `mu_dtype` is for both averages of the gradient. The state is `(MomentsState, SlowMomentumState, ...)`, of
-    12 bytes a parameter; that of optax is another.
+    12 bytes per parameter; that of optax is another.
 
     Example:
         >>> import jax.numpy as jnp, adamx

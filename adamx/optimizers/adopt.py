@@ -90,7 +90,7 @@ def scale_by_adopt(
     nu_dtype: DTypeLike | None = None,
     precise: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Averages gradients that are divided by the second moment of those before them: stages 1 and 2 in another order.
+    """Divides each gradient by the second moment of the earlier ones, then averages: stages 1 and 2 in other order.
 
     `m_t = β1 m_{t-1} + (1-β1) clip(g_t / max(√v_{t-1}, ε), c_t)`, `v_t = β2 v_{t-1} + (1-β2) g_t²`.
 
@@ -106,12 +106,12 @@ def scale_by_adopt(
         b1: β1 in [0, 1), how much of m a step keeps.
         b2: β2 in [0, 1), how much of v a step keeps.
         eps: ε >= 0, in units of the gradient, the least that is divided by.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
         nesterov: go on by m_t averaged once more with the same quotient.
         use_clipping: False leaves the clip out, as in Algorithm 1.
         clip_value_fn: from t to c_t; None: t^(1/4).
-        nu_dtype: the dtype that stores v, likewise.
-        precise: exact for β close to 1, likewise.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
 
     Returns:
         A transformation from gradients to the direction in their dtype; its state is that of `scale_by_moments`.

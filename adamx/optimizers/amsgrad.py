@@ -21,7 +21,7 @@ from adamx.trees import check_fits, first_state, leaf_dtype, map_leaves
 
 
 class RunningMaxState(NamedTuple):
-    """What `running_max` keeps between steps.
+    """The state of `running_max`.
 
     Attributes:
         nu_max: the largest v or v̂ so far, a tree of the parameters' structure and shapes.
@@ -48,7 +48,7 @@ class AmsgradState(NamedTuple):
 
 @names_hints
 def running_max(corrected: bool = True) -> optax.GradientTransformationExtraArgs:
-    """Holds v at the largest that it has been, element by element, between stage 1 and stage 2.
+    """Replaces v̂ by the largest v̂ so far, element by element, between stage 1 and stage 2.
 
     `v̂max_t = max(v̂max_{t-1}, v̂_t)`, which replaces v̂ in line 11.
 
@@ -196,16 +196,16 @@ def amsgrad(
     `running_max(corrected=False)`, `bias_correction` and `scale_by_lr`.
 
     Args:
-        learning_rate: α, see `scale_by_lr`.
-        b1: β1, see `scale_by_moments`.
-        b2: β2, likewise.
-        eps: ε, see `bias_correction`.
-        eps_root: ε_root, likewise.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, added to the root of v, see `bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
         bias_correction_mu: divide m by its weight.
         bias_correction_nu: divide v by its weight, before the maximum is taken.
         nu_dtype: the dtype that stores v, see `scale_by_moments`; the maximum stays float32.
-        precise: exact for β close to 1 instead of optax's bits, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
 
     Returns:
         A transformation from gradients to updates; its state is `(AmsgradState, state of scale_by_lr)`.

@@ -34,7 +34,7 @@ def _angle_jvp(
 
 @names_hints
 def atan2_correction(a: Scalar = 1.27, b: Scalar = 1.0) -> optax.GradientTransformationExtraArgs:
-    """Corrects both moments and takes the angle between them, in place of stage 2.
+    """Corrects both moments and takes the arctangent of their quotient, in place of stage 2.
 
     `u_t = a atan2(m̂_t, b √v̂_t)`, with m̂ and v̂ of `bias_correction`.
 

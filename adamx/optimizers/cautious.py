@@ -21,7 +21,7 @@ from adamx.trees import map_leaves
 
 @names_hints
 def cautious(eps: Scalar = 1e-3) -> optax.GradientTransformationExtraArgs:
-    """Takes m as 0 where it disagrees with the gradient in sign, and lengthens the rest, between stage 1 and stage 2.
+    """Sets m to 0 where its sign differs from the gradient's and scales up the rest, between stage 1 and stage 2.
 
     `m_t φ_t / max(mean(φ_t), ε)` with `φ_t = 1` where `m_t g_t > 0`, else 0; the mean is over a leaf.
 

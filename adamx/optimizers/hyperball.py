@@ -17,7 +17,7 @@ from adamx.trees import Tree, map_leaves
 def scale_by_hyperball(
     learning_rate: Scalar | optax.Schedule, mask: Tree | Callable[[Tree], Tree] | None = None
 ) -> optax.GradientTransformation:
-    """The step behind a direction u that keeps the Frobenius norm of each matrix, in the place of `scale_by_lr`.
+    """Steps along a direction u and keeps the Frobenius norm of each matrix, in place of `scale_by_lr`.
 
     `W_t = R Normalize(W_{t-1} - α_t R Normalize(u_t))` with `R = ‖W_{t-1}‖` and `Normalize(x) = x / ‖x‖`, so that the
     norm stays what it was at the start and α is the angle of a step. Other leaves take `-α_t u_t`. Behind

@@ -27,7 +27,7 @@ NOT_TOLD = (
 
 
 class PreviousGradientState(NamedTuple):
-    """What `reduce_variance` keeps between steps.
+    """The state of `reduce_variance`.
 
     Attributes:
         count: the number of steps taken, an int32 scalar that saturates.
@@ -64,7 +64,7 @@ def clip_by_norm(c: jax.Array, limit: Scalar, axes: shards.Axes = ()) -> jax.Arr
 def reduce_variance(
     b1: Scalar = 0.95, gamma: Scalar = 0.025, max_norm: Scalar | None = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Adds a multiple of the change of the gradient since the step before, and clips, before stage 1.
+    """Adds a multiple of the change of the gradient since the last step, and clips, before stage 1.
 
     `c_t = g_t + γ β1/(1-β1) (g_t - g_{t-1})`, then `c_t / ‖c_t‖` in a leaf in which the norm exceeds 1; `c_1 = g_1`.
 
@@ -82,7 +82,7 @@ def reduce_variance(
     Returns:
         A transformation from gradients to c, in float32 or wider: in float16 the elements of a large leaf of norm 1
         would vanish. So a chain by hand gives float32 updates for half-precision gradients; `mars` casts them back. The
-        state is `PreviousGradientState`, 4 bytes a parameter.
+        state is `PreviousGradientState`, 4 bytes per parameter.
 
     Raises:
         ValueError: an argument out of range; at update, gradients of another structure or shape than the parameters, or

@@ -12,7 +12,7 @@ from adamx.trees import map_leaves
 
 
 def nesterov() -> optax.GradientTransformationExtraArgs:
-    """Looks one step ahead with m, between stage 1 and stage 2.
+    """Replaces m̂ by that of the next step (Nesterov's momentum), between stage 1 and stage 2.
 
     `m̂_t = β1 m_t / (1-β1^{t+1}) + (1-β1) g_t / (1-β1^t)`, which replaces line 9.
 

@@ -54,7 +54,7 @@ def rectification(weight: Weight, threshold: Scalar) -> tuple[jax.Array, jax.Arr
 def rectified_bias_correction(
     eps: Scalar = 1e-8, eps_root: Scalar = 0.0, threshold: Scalar = 5.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Stage 2 whose step is shortened while v̂ is an average of few squares, and that does without v̂ before.
+    """Stage 2 with rectification: shorter steps while v̂ averages few squares, and no v̂ in the first steps.
 
     `u_t = r_t m̂_t / (√(v̂_t + ε_root) + ε)` where ρ_t has reached the threshold, `u_t = m̂_t` before, with
     `ρ_t = ρ_∞ - 2 t β2^t / (1-β2^t)`, `ρ_∞ = 2/(1-β2) - 1`, `r_t² = (ρ_t-4)(ρ_t-2)ρ_∞ / ((ρ_∞-4)(ρ_∞-2)ρ_t)`.
@@ -152,16 +152,16 @@ def radam(
     adds ε to √v before it corrects it, so that its ε is this one divided by √(1-β2^t); otherwise the two agree.
 
     Args:
-        learning_rate: α, see `scale_by_lr`.
-        b1: β1, see `scale_by_moments`.
-        b2: β2, likewise.
-        eps: ε, see `rectified_bias_correction`.
-        eps_root: ε_root, likewise.
-        threshold: when the variance counts as known, likewise.
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, added to the root of v, see `rectified_bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        threshold: the ρ_t from which on the variance counts as known, see `rectified_bias_correction`.
         nesterov: Nesterov's momentum, see the stage `nesterov`.
-        mu_dtype: the dtype that stores m, see `scale_by_moments`.
-        nu_dtype: the dtype that stores v, likewise.
-        precise: exact for β close to 1, the rectification too, instead of optax's bits, likewise.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, in the rectification too, and not bitwise identical to optax.
 
     Returns:
         A transformation from gradients to updates; its state is `(MomentsState, state of scale_by_lr)`.

@@ -39,7 +39,7 @@ def root_mean_square(g: jax.Array, v_hat: jax.Array, eps: Scalar, axes: shards.A
 def clip_by_second_moment(
     tx: optax.GradientTransformation | None = None, eps: Scalar = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    """Divides what stage 2 gives by how much the gradients of a leaf exceed v̂, if they do.
+    """Divides the direction of a leaf by the RMS of g/√v̂ if that is above 1, around stage 2.
 
     `u_t / max(1, RMS_t)`, `RMS_t = √mean(g_t² / max(v̂_t, ε²))`, the mean over a leaf.
 

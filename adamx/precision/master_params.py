@@ -85,10 +85,10 @@ def weights_behind(state: Any, params: optax.Params) -> optax.Params:
 
 
 def set_master_params(state: Any, params: optax.Params, weights: optax.Params) -> tuple[optax.Params, Any]:
-    """Makes float32 weights those behind half-precision parameters, as at the start of mixed-precision training.
+    """Sets the float32 master weights of half-precision parameters, for example at the start of a run.
 
-    A parameter becomes its weight rounded to nearest, and the state keeps what the rounding drops, so that training
-    goes on from the weights themselves: the first steps are those of float32 training, to the bit. The inverse of
+    A parameter becomes its weight rounded to nearest, and the state keeps what the rounding drops. Training continues
+    from the float32 weights: the first steps are bitwise identical to those of float32 training. The inverse of
     `master_params`, and the way to load float32 weights into a run.
 
     Args:

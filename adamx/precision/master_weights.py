@@ -16,7 +16,7 @@ from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, pat
 
 
 class MasterWeightsState(NamedTuple):
-    """What `with_master_weights` keeps.
+    """The state of `with_master_weights`.
 
     Attributes:
         inner: the state of the wrapped transformation.
@@ -77,14 +77,16 @@ def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any,
 def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Trains half-precision parameters with float32 weights behind them.
 
-    The wrapped transformation sees float32 gradients and float32 weights. Of a bfloat16 parameter the state keeps the
-    16 bits that it lacks, so that parameter and state together are 4 bytes; float16 and float8 parameters need a whole
-    float32 weight. Float32 and wider leaves pass through. The float32 weights move as they would in float32 training
-    with the same gradients, to the bit, and the parameter is the weight rounded to nearest, ties away from zero.
+    The wrapped transformation sees float32 gradients and float32 weights. For a bfloat16 parameter the state keeps the
+    low 16 bits of the float32 weight (2 more bytes per parameter); for float16 and float8 parameters it keeps the
+    whole float32 weight. Float32 and wider leaves are left alone. The float32 weights are bitwise identical to those
+    of float32 training with the same gradients, and the parameter is the weight rounded to nearest, ties away from
+    zero.
 
-    Updates are float32 and land exactly through `optax.apply_updates`, also under jit. Some cannot, because no float32
-    number leads there by an addition: a bfloat16 weight that shrinks more than 2^16-fold in a step, or to minus zero,
-    or by a subnormal number, or that rounds to infinity. There the state follows what landed. `apply_updates` adds
+    Updates are float32, and `optax.apply_updates` gives exactly the new parameter, also under jit. The exceptions are
+    results that no float32 addition gives: a bfloat16 weight that shrinks more than 2^16-fold in a step, or to minus
+    zero, or by a subnormal number, or that rounds to infinity. There the state follows the parameter that came out.
+    `apply_updates` adds
     nothing to float8 parameters; for them take `master_params(state, params)`, rounded.
 
     Args:

@@ -1,4 +1,4 @@
-"""Half-precision parameters, rounded so that what a step adds is right on average."""
+"""Half-precision parameters, rounded up or down by dither."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from adamx.trees import Tree, check_fits, map_leaves
 
 
 class StochasticRoundingState(NamedTuple):
-    """What `with_stochastic_rounding` keeps.
+    """The state of `with_stochastic_rounding`.
 
     Attributes:
         inner: the state of the wrapped transformation.
@@ -41,11 +41,11 @@ def _round(p: Any, u: Any, walk: Walk) -> tuple[Any]:
 
 
 def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) -> optax.GradientTransformationExtraArgs:
-    """Trains half-precision parameters without further bits: what a step adds is right on average.
+    """Trains half-precision parameters without more state: rounds each new parameter up or down by dither.
 
-    A parameter moves to one of the two neighbours of where the float32 update would take it: to the upper one where the
-    fraction between them exceeds a threshold, which walks through [0, 1) from step to step (`adamx.storage.dither`). A
-    constant drift is followed to a few units in the last place, however small. Float32 leaves pass through.
+    The float32 result is rounded to one of its two half-precision neighbours: up if its fraction exceeds a threshold,
+    which walks through [0, 1) from step to step (`adamx.storage.dither`). Rounding errors cancel over time: a constant
+    drift is followed to a few units in the last place, however small. Float32 leaves are left alone.
 
     Args:
         tx: any transformation; it sees float32 gradients and parameters.

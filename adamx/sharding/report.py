@@ -16,7 +16,7 @@ from adamx.variables import flatten_with_path
 
 
 class LeafSharding(NamedTuple):
-    """What the state keeps for a leaf of the parameters.
+    """The sharding of the state of one leaf of the parameters.
 
     Attributes:
         spec: how it is split.
@@ -32,7 +32,7 @@ class LeafSharding(NamedTuple):
 
 
 class StateSharding(NamedTuple):
-    """Where a state goes; prints as a table.
+    """The sharding of a state; prints as a table.
 
     Attributes:
         shardings: a tree like the state with a `NamedSharding` in the place of each array.
@@ -77,7 +77,7 @@ def state_sharding(
     axis: str | tuple[str, ...] = "data",
     specs: Any = None,
 ) -> StateSharding:
-    """Says where `shard_state` puts the state, and what that leaves on each device.
+    """Tells where `shard_state` puts each array of the state, and how many bytes each device has.
 
     Its shardings are what a checkpoint is restored to, and what jit takes as `in_shardings` or `out_shardings`.
 

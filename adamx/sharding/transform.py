@@ -20,18 +20,18 @@ from adamx.variables import flatten_with_path
 def shard_state(
     tx: optax.GradientTransformation, mesh: Mesh, axis: str | tuple[str, ...] = "data", specs: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Splits the state of a transformation over the devices that share the data, and with it the work of a step.
+    """Splits the state of an optimizer, and the work of a step, over data-parallel devices (ZeRO-1).
 
-    Of n devices each keeps 1/n of the moments, takes 1/n of the gradients, steps 1/n of the parameters, and what has
-    moved is gathered again where parameters are whole. Every number is what one device would compute, from gradients
-    that are summed in another order.
+    Each of n devices keeps 1/n of the moments, gets 1/n of the gradients and steps 1/n of the parameters. If parameters
+    are not sharded, the new ones are gathered. Results are those of one device, from gradients that are summed in
+    another order.
 
     Rajbhandari, Rasley, Ruwase & He, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (2020),
     arXiv 1910.02054, section 5.1: P_os, stage 1. XLA's partitioner finds the collectives: Xu et al., "Automatic
     Cross-Replica Sharding of Weight Update in Data-Parallel Training" (2020), arXiv 2004.13336.
 
-    A moment has the spec of its parameter with the data axis added where it divides an axis of the array, of the last
-    one in whole blocks of a codec. `state_sharding` says what goes where, and what stays whole.
+    A moment has the spec of its parameter, with the data axis added to an axis of the array that it divides; the last
+    axis is split between whole blocks of a codec. `state_sharding` tells what goes where, and what stays whole.
 
     Args:
         tx: any transformation. Norms and other sums over elements that it takes are those of whole arrays.

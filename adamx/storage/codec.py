@@ -19,12 +19,12 @@ def is_half(dtype: Any) -> bool:
 
 
 class Quantized(NamedTuple):
-    """A moment in one or two bytes an element, with what its blocks have in common.
+    """A quantized moment: codes of one or two bytes per element, and scales of its blocks.
 
     Attributes:
         codes: an array of the parameter's shape.
         scale: the unit of each block, of the parameter's shape but for the last axis, which counts blocks.
-        top: the largest magnitude of each block, likewise, where the codec holds it apart; else None.
+        top: the largest magnitude of each block, of that shape too, if the codec stores it apart; else None.
     """
 
     codes: jax.Array
@@ -33,7 +33,7 @@ class Quantized(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """How fine a moment is that shares a scale with its neighbours.
+    """How finely a codec with shared scales resolves a moment.
 
     Attributes:
         block_size: elements of the last axis that share a scale, a power of two.
@@ -51,7 +51,7 @@ Stored = jax.Array | Quantized
 
 
 class Codec(Protocol):
-    """Holds moments. Pure, elementwise or blockwise within the last axis, and the same under jit, scan and vmap.
+    """How a moment is stored. Pure, elementwise or in blocks of the last axis, and equal under jit, scan and vmap.
 
     A codec of your own goes wherever `mu_dtype` or `nu_dtype` is taken. If its elements share a scale, give it a method
     `resolution(square)` that returns an `adamx.storage.Resolution`, or None where an element is rounded relative to

@@ -1,4 +1,4 @@
-"""Thresholds for rounding that is right on average: a walk through [0, 1) for every element, in integers.
+"""Thresholds for dithered rounding: a walk through [0, 1) for every element, in integers.
 
 Rounded to nearest, a slow average stalls: the change of one step is less than half a unit of the stored number. Here an
 element rounds up where the part that does not fit exceeds a threshold that moves on with every step,
@@ -177,7 +177,7 @@ def walks(tree: Tree, step: Any, what: int, seeds: Sequence[int], offsets: Tree 
 
 
 def shard_offsets(tree: Tree, specs: Tree) -> Tree:
-    """Where the shards at hand begin in their leaves: the extra argument `dither_offset` inside `jax.shard_map`.
+    """Where each shard begins in its leaf: the extra argument `dither_offset` inside `jax.shard_map`.
 
     Args:
         tree: of local arrays.

@@ -37,15 +37,14 @@ ONE = 0x3F800000
 
 
 class Int8(NamedTuple):
-    """Stores a moment in one byte an element and two float32 numbers a block of neighbours.
+    """Stores a moment in one byte per element and two float32 numbers per block of neighbours.
 
-    In units of the block's scale, a magnitude is `z - 1`, where z counts from 1 upwards through floating numbers with a
-    few digits: five binary ones behind the first for m, up to 15.5, and for v four up to 1,024 and five from there to
-    7,936. So near zero codes lie as far apart as in a linear scale, and where most elements are they lie 1.6 to 3 %
-    apart. The largest element of a block has the code 127 or 255 and its own number, and the scale is that of the
-    others where it stands out, so that it does not take their codes. Where a block decays, its codes stay and its
-    two numbers shrink. A non-zero v is never kept as zero: 0.5 is the least. A code is rounded by adding a threshold to
-    the bits of z, which every compiler and processor does in the same way.
+    In units of the block's scale, a magnitude is `z - 1`, where z counts floating-point numbers from 1 on: with 5 bits
+    after the leading one for m, up to 15.5; for v with 4 up to 1,024 and 5 from there to 7,936. So codes are linear
+    near zero, and 1.6 to 3 % apart where most elements are. The largest element of a block has the code 127 or 255 and
+    a float32 number of its own. If it stands out, the scale is that of the others. If a block decays, its codes stay
+    and its two numbers shrink. A v above 0 is never stored as 0: 0.5 is the smallest. A code is rounded by adding a
+    threshold to the bits of z, so that every compiler and processor gives equal codes.
 
     A NaN or infinite element makes its whole block non-finite.
 
@@ -53,7 +52,7 @@ class Int8(NamedTuple):
         block_size: elements of the last axis that share a scale, a power of two from 2 on: 1 + 8/block_size bytes an
             element.
         min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Many
-            leaves below 65,536 elements take more time coded than in float32, see docs/performance.md.
+            leaves below 65,536 elements take more time quantized than in float32, see docs/performance.md.
         exclude: regular expressions; a leaf stays float32 where one of them is found in its path, "encoder/norm/scale".
             One that is found in no path raises at init; see `adamx.match`.
         seed: of the dither.

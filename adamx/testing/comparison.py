@@ -34,7 +34,7 @@ def compare(
     names: tuple[str, str] = ("a", "b"),
     jit: bool = True,
 ) -> Report:
-    """Drives two transformations over the same gradients, each from the same parameters on its own.
+    """Runs two optimizers on the same gradients and parameters, and compares them.
 
     Args:
         tx_a: a transformation.
@@ -86,7 +86,7 @@ def assert_equivalent(
     names: tuple[str, str] = ("a", "b"),
     jit: bool = True,
 ) -> Report:
-    """Raises with the table of `compare` unless two transformations agree.
+    """Raises if two optimizers differ, with the table of `compare`.
 
     Args:
         tx_a: a transformation.

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Trajectory(NamedTuple):
-    """What `reference_adam` went through; the first axis of each array is the step, from 1 on.
+    """The steps of `reference_adam`; the first axis of each array is the step, from 1 on.
 
     Attributes:
         theta: the parameters θ_t.

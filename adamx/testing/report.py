@@ -45,7 +45,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 @dataclasses.dataclass
 class LeafDifference:
-    """The distance of one leaf in two runs; each list has one entry a step.
+    """The differences of one leaf in two runs; each list has one entry per step.
 
     Attributes:
         part: "update", "params" or "state".
@@ -98,7 +98,7 @@ def _largest_differences(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 @dataclasses.dataclass
 class Report:
-    """What `compare` found; prints as a table with a row a leaf.
+    """The result of `compare`; prints as a table with a row for each leaf.
 
     Attributes:
         names: what the two transformations are called in the table.

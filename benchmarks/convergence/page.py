@@ -7,18 +7,18 @@ from report import Experiment, Table, stored
 
 INTRODUCTION = """# Experiments
 
-The claims about Adam, of its paper and of its critics, tested small. Each is a program in `benchmarks/convergence`,
-which says in advance what would make the claim hold, and judges itself by the numbers; where a criterion or a problem
-was changed after a first look, it says so. Claims that did not hold stand here like the others. This page is made by
-`python benchmarks/convergence/run_all.py` and by nothing else; `--page-only` makes it anew from the numbers in
+Claims about Adam, of its paper and of its critics, tested on small problems. Each is a program in
+`benchmarks/convergence` that states in advance when the claim holds, and decides by the numbers. If a criterion or a
+problem was changed after a first look, the program says so. Claims that did not hold are on this page too. The page
+is written by `python benchmarks/convergence/run_all.py`; `--page-only` writes it again from the numbers in
 `docs/results/convergence_*.json`.
 
-How to read it: seeds fix the start, the batches and the noise, and all methods of a comparison meet the same. "±" is
-the standard deviation over the seeds. Where methods are compared, each has its own learning rate, the best of a grid
-that is the same for all and was widened until the best was inside; the search used other seeds than the report
-(`benchmarks/convergence/tuning.py`). Costs are those of training, as in the paper: these are claims about
-optimization. The models are small and the data few, so what holds here need not hold at scale, and what does not hold
-here may.
+How to read it: seeds fix the start, the batches and the noise, equally for all methods of a comparison. "±" is the
+standard deviation over the seeds. In a comparison each method has its own learning rate, the best of a grid that is
+the same for all and was widened until the best was inside; the search used other seeds than the report
+(`benchmarks/convergence/tuning.py`). "Rate" means learning rate. Costs are those of training, as in the paper: these
+are claims about optimization. The models and data are small. What holds here need not hold at scale, and what does
+not hold here may.
 """
 
 

@@ -131,13 +131,20 @@ class Averages:
         nu_bits = bits if of_v else None
         return self.mu_codec.encode(m, mu, mu_bits, square=False), self.nu_codec.encode(v, nu, nu_bits, square=True)
 
-    def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Thresholds | None = None) -> tuple[Any, ...]:
-        """The moments after a gradient: fresh, and as they are kept."""
-        mu, nu = jax.tree.map(jnp.asarray, (mu, nu))
+    def average(
+        self, g: jax.Array, mu: Stored, nu: Stored, walk: Thresholds | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """The moments after a gradient, and the thresholds that they are stored by."""
         g, m, v, first, second, bits = self.load(g, mu, nu, walk)
         bounded = numerics.bound_first_moment if self.message is Moments else numerics.saturate_first_moment
         m = bounded(first(m, g), self.mu_codec.largest(mu))  # line 7
         v = self.second(second, self.nu_codec.largest(nu), v, g, m)  # line 8
+        return m, v, bits
+
+    def step(self, g: jax.Array, mu: Stored, nu: Stored, walk: Thresholds | None = None) -> tuple[Any, ...]:
+        """The moments after a gradient: fresh, and as they are kept."""
+        mu, nu = jax.tree.map(jnp.asarray, (mu, nu))
+        m, v, bits = self.average(g, mu, nu, walk)
         return m, v, *self.store(m, v, mu, nu, bits)
 
 

@@ -6,7 +6,6 @@ contracts the sums.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from adamx.storage import Int8, blocks
 from adamx.storage.codec import Quantized, is_quantized
 from adamx.storage.dither import Thresholds
 from adamx.storage.int8 import ROUNDING
-from adamx.storage.largest import largest_two_at_once
+from adamx.storage.largest import largest_two_at_once, largest_two_of_both
 from adamx.storage.on_blocks import OnBlocks, View
 from adamx.trees import staged
 
@@ -68,13 +67,24 @@ def _checked(averages: Averages, g: Any, mu: Any, nu: Any) -> tuple[jax.Array, Q
     return jax.tree.map(jnp.asarray, (g, mu, nu))
 
 
+def _seen(averages: Averages, found: Any = (None, None), view: View | None = None) -> Averages:
+    """The averages of a leaf in blocks, see `OnBlocks`; `found` and `view` are its arguments."""
+    codecs = averages.mu_codec, averages.nu_codec
+    mu_codec, nu_codec = (OnBlocks(codec, view, largest) for codec, largest in zip(codecs, found, strict=True))
+    return averages.replace(mu_codec=mu_codec, nu_codec=nu_codec)
+
+
 def _on_tpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> tuple[Any, ...]:
-    """The plain form, but that codes and averages are seen in blocks after the rows of a tile are split off."""
+    """The plain form, but for codes and averages that are seen in blocks after the rows of a tile are split off.
+
+    The numbers of the blocks of both moments are found in one loop, which reads the gradient and the codes once.
+    """
     g, mu, nu = _checked(averages, g, mu, nu)
     whole = g.ndim > 1 and g.shape[-2] % ROWS == 0 and not any(jax.typeof(g).sharding.spec[-2:])
     view = View(g.shape, _size(averages), ROWS if whole else 1)
-    mu_codec, nu_codec = (OnBlocks(codec, view=view) for codec in (averages.mu_codec, averages.nu_codec))
-    return averages.replace(mu_codec=mu_codec, nu_codec=nu_codec).step(g, mu, nu, walk)
+    m, v, bits = _seen(averages, view=view).average(g, mu, nu, walk)
+    found = largest_two_of_both((jnp.abs(view.split(m)), jnp.abs(view.split(v))), ROUNDING)
+    return m, v, *_seen(averages, found, view).store(m, v, mu, nu, bits)
 
 
 def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> tuple[Any, ...]:
@@ -85,20 +95,15 @@ def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> t
     """
     g, mu, nu = _checked(averages, g, mu, nu)
     view = View(g.shape, _size(averages))
-    codecs, in_blocks = (averages.mu_codec, averages.nu_codec), view.split(g)
+    in_blocks, bits = view.split(g), Given(view.split(walk.thresholds(g.shape)))
 
-    def seen(found: Any = (None, None)) -> Callable[..., tuple[Any, ...]]:
-        mu_codec, nu_codec = (OnBlocks(codec, found=largest) for codec, largest in zip(codecs, found, strict=True))
-        return averages.replace(mu_codec=mu_codec, nu_codec=nu_codec).step
+    def fresh(*before: Any) -> tuple[Quantized, Quantized]:
+        of_m, of_v = view.split_all(mu), view.split_all(nu)
+        numbers, _ = jax.lax.optimization_barrier(((of_m[1:], of_v[1:]), before))
+        return Quantized(of_m.codes, *numbers[0]), Quantized(of_v.codes, *numbers[1])
 
-    def fresh(*before: Any) -> list[Quantized]:
-        stored = [view.split_all(x) for x in (mu, nu)]
-        numbers, _ = jax.lax.optimization_barrier(([x[1:] for x in stored], before))
-        return [Quantized(x.codes, *own) for x, own in zip(stored, numbers, strict=True)]
-
-    bits = Given(view.split(walk.thresholds(g.shape)))
-    m, v, *_ = seen()(in_blocks, *fresh(), bits)
+    m, v, _ = _seen(averages).average(in_blocks, *fresh(), bits)
     found = largest_two_at_once(jnp.abs(m), ROUNDING), largest_two_at_once(jnp.abs(v), ROUNDING)
-    *_, new_mu, new_nu = seen(found)(in_blocks, *fresh(found), bits)
-    m, v, *_ = seen()(in_blocks, *fresh(jnp.zeros([])), bits)
+    *_, new_mu, new_nu = _seen(averages, found).step(in_blocks, *fresh(found), bits)
+    m, v, _ = _seen(averages).average(in_blocks, *fresh(jnp.zeros([])), bits)
     return view.merge(m), view.merge(v), view.merge_all(new_mu), view.merge_all(new_nu)

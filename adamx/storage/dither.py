@@ -101,7 +101,8 @@ def thresholds(shape: Sequence[int], salt: Any, step: Any, offset: Sequence[Any]
     Returns:
         Uint32 of the shape: 2^32 times the threshold.
     """
-    x = place(salt, offset)
+    # Behind the barrier compilers do not know the salt, so that leaves of one shape share their kernels.
+    x = jax.lax.optimization_barrier(place(salt, offset))
     for axis in range(len(shape)):
         x = x + jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis) * along(len(shape) - axis)
     return thresholds_at(x, step)

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -218,6 +219,14 @@ def test_walks_tell_leaves_and_what_is_rounded_apart():
     np.testing.assert_array_equal(parameter.thresholds((3,)), thresholds((3,), parameter.salt, np.uint32(4)))
     placed = walks({"a": jnp.zeros(3)}, 4, PARAMETER, (0,), {"a": (7,)})["a"]
     assert placed == Walk(parameter.salt, placed.step, (7,))
+
+
+def test_compilers_do_not_know_the_salt():
+    """Leaves of one shape then share their kernels; a salt that is known makes each a program of its own."""
+    text = jax.jit(lambda step: thresholds((3, 16), SALT, step)).lower(np.uint32(1)).as_text()
+    (name,) = re.findall(r"optimization_barrier (%\w+) : tensor<ui32>", text)
+    assert f"{name} = stablehlo.constant dense<{SALT}> : tensor<ui32>" in text
+    assert len(re.findall(rf"{name}\b", text)) == 2  # used once
 
 
 def test_a_place_is_the_salt_moved_by_the_offset():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from adamx.storage.int8 import ROUNDING
-from adamx.storage.largest import largest_two, largest_two_at_once
+from adamx.storage.largest import largest_two, largest_two_at_once, largest_two_of_both
 
 plain = jax.jit(functools.partial(largest_two, apart=ROUNDING))
 at_once = jax.jit(lambda size: largest_two_at_once(size, ROUNDING))
+of_both = jax.jit(lambda *sizes: largest_two_of_both(sizes, ROUNDING))
 
 
 def neighbours(seed):
@@ -29,6 +30,19 @@ def test_one_reduction_finds_what_two_find(seed):
         np.testing.assert_array_equal(expected, got)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_two_arrays_that_share_reductions_have_what_each_has_alone(seed):
+    sizes = neighbours(seed), neighbours(seed + 100)
+    for size, found in zip(sizes, of_both(*sizes), strict=True):
+        for expected, got in zip(plain(size), found, strict=True):
+            np.testing.assert_array_equal(expected, got)
+
+
+def test_two_arrays_share_each_reduction():
+    text = of_both.lower(*[neighbours(0)] * 2).as_text()
+    assert text.count("stablehlo.reduce(") == 2
+
+
 def test_blocks_of_one_number_zeros_and_infinity():
     rows = [[0.0] * 4, [1.0] * 4, [0.0, 2.0, 0.0, 0.0], [np.inf, 1.0, 3.0, np.inf], [np.inf] * 4]
     size = jnp.asarray(rows, jnp.float32)
@@ -37,8 +51,10 @@ def test_blocks_of_one_number_zeros_and_infinity():
 
 
 def test_nan_stays():
-    top, _ = at_once(jnp.asarray([[1.0, np.nan, np.inf, 0.0]]))
+    size = jnp.asarray([[1.0, np.nan, np.inf, 0.0]])
+    (top, _), (shared, _) = at_once(size), of_both(jnp.ones_like(size), size)[1]
     assert np.isnan(top).all()
+    assert np.isnan(shared).all()
 
 
 def test_derivatives_are_those_of_two_reductions():
@@ -46,4 +62,8 @@ def test_derivatives_are_those_of_two_reductions():
     for i in (0, 1):
         np.testing.assert_array_equal(
             *(jax.grad(lambda x, f=f, i=i: jnp.sum(f(x)[i]))(size) for f in (plain, at_once)), strict=True
+        )
+        np.testing.assert_array_equal(
+            jax.grad(lambda x, i=i: jnp.sum(plain(x)[i]))(size),
+            jax.grad(lambda x, i=i: jnp.sum(of_both(jnp.ones_like(x), x)[1][i]))(size),
         )

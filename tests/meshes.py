@@ -56,6 +56,7 @@ WRAPPERS = {
     "probed int8": lambda: probed(1e-3, **STORAGES["int8"]),
     "master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3)),
     "master weights, int8": lambda: adamx.with_master_weights(adamx.adamw(1e-3, **STORAGES["int8"])),
+    "24-bit master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3), bits=24),
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adamw(1e-3, **STORAGES["bfloat16"])),
     "guarded master weights": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.stable_adamw(1e-3))),
     "precise": lambda: adamx.adam(1e-3, b2=0.999999, precise=True),

@@ -24,6 +24,7 @@ TRANSFORMATIONS = {
         jnp.float32,
     ),
     "precise, master weights": (adamx.with_master_weights(adamx.adam(1e-3, b2=0.999999, precise=True)), jnp.bfloat16),
+    "24-bit master weights": (adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16"), bits=24), jnp.bfloat16),
     "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")), jnp.bfloat16),
 }
 FUSED = {

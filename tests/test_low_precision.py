@@ -121,6 +121,7 @@ RUNS = {
     "int8": lambda: adamx.adam(1e-3, mu_dtype=Int8(min_size=0), nu_dtype=Int8(min_size=0)),
     "float8": lambda: adamx.adam(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16"),
     "master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16")),
+    "24-bit master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16"), bits=24),
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adam(1e-3)),
 }
 

@@ -32,6 +32,7 @@ TRANSFORMATIONS = {
     "int8": adamx.adamw(1e-3, weight_decay=0.01, **CODED),
     "float16 codes": adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype="float16"),
     "master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED)),
+    "24-bit master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED), bits=24),
     "stochastic rounding": adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")),
     "amsgrad": adamx.amsgrad(1e-3),
     "averaged int8": adamx.with_ema(adamx.adam(1e-3), 0.9, 2, dtype=INT8),

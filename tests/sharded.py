@@ -17,8 +17,11 @@ from jax.sharding import PartitionSpec as P
 import adamx
 
 INT8 = adamx.storage.Int8(block_size=32, min_size=0)
+INT4 = adamx.storage.Int4(block_size=32, min_size=0)
 TRANSFORMATIONS = {
     "bfloat16 and int8": (adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=INT8), jnp.float32),
+    "int4": (adamx.adam(1e-3, mu_dtype=INT4, nu_dtype=INT4), jnp.float32),
+    "int4 and float32": (adamx.adamw(1e-3, mu_dtype=INT4, weight_decay=0.01), jnp.float32),
     "float8 and float16": (
         adamx.adamw(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16", weight_decay=0.01),
         jnp.float32,

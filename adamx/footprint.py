@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from adamx.core.guarded import is_guard
-from adamx.precision.master_weights import MasterWeightsState
+from adamx.precision.master_weights import MASTERS
 from adamx.storage.codec import is_quantized, shapes
-from adamx.trees import Tree, named_leaves
+from adamx.trees import Tree, named_leaves, nbytes
 from adamx.variables import bare
 
 
@@ -95,12 +95,12 @@ def _unguarded(state: Any) -> Any:
 
 
 def _tells_parameters(node: Any) -> bool:
-    return isinstance(node, MasterWeightsState) or (hasattr(node, "mu") and hasattr(node, "nu"))
+    return isinstance(node, MASTERS) or (hasattr(node, "mu") and hasattr(node, "nu"))
 
 
 def _trees_like_parameters(node: Any) -> list[Tree]:
     """What in a state surely has the parameters' structure and shapes; in a group, those of the group."""
-    if isinstance(node, MasterWeightsState):
+    if isinstance(node, MASTERS):
         inner = _find(node.inner, _tells_parameters)
         return [node.remainder, *(tree for below in inner for tree in _trees_like_parameters(below))]
     return [node.mu]
@@ -126,4 +126,4 @@ def _find(tree: Tree, wanted: Callable[[Any], bool]) -> list[Any]:
 
 
 def _bytes(tree: Tree) -> int:
-    return sum(int(np.size(x)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+    return sum(map(nbytes, jax.tree.leaves(tree)))

@@ -1,6 +1,7 @@
 """From one array to a tree of them: the check that trees fit, and the lift of a formula to their leaves."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -172,6 +173,13 @@ def map_leaves(formula: Callable[..., tuple[Any, ...]], outputs: int, tree: Tree
 def _is_integer(leaf: Any) -> bool:
     dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+
+
+def nbytes(x: Any) -> int:
+    """The bytes of an array on a device, from its shape and dtype: two numbers of four bits share one."""
+    dtype = jnp.result_type(x)
+    bits = 4 if dtype in (jnp.int4, jnp.uint4) else 8 * dtype.itemsize
+    return -(-math.prod(np.shape(x)) * bits // 8)
 
 
 def first_state(formula: Callable[[Any, Any], tuple[Any, ...]], outputs: int, params: Tree) -> tuple[Tree, ...]:

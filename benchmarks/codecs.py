@@ -5,7 +5,8 @@
 Of the direction, against that of Adam in float64 at every tenth step: the slope of the regression on it ("factor", the
 effective rate), the median and the 99th percentile of the relative error where the exact direction is above a tenth of
 its root mean square, and over all steps the largest |u| over the exact largest. Bars: bfloat16 factor within 1 % and
-median within 1.5 %; Int8 within 8 % and 7 %, and no |u| above twice the exact largest. Exits with 1 if one is missed.
+median within 1.5 %; Int8 within 8 % and 7 %, Int4 within 10 %, and of both no |u| above twice the exact largest.
+Exits with 1 if one is missed.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tqdm import tqdm
 import adamx
 
 STEPS, EVERY = 5000, 10
-Float, Int8 = adamx.storage.Float, adamx.storage.Int8
+Float, Int8, Int4 = adamx.storage.Float, adamx.storage.Int8, adamx.storage.Int4
 dithered = functools.partial(Float, stochastic=True)
 CODECS = {
     "float32": Float(),
@@ -51,6 +52,14 @@ CODECS = {
     "dynamic tree, 128": rivals.dynamic_tree(block_size=128),
     "softsign and root, 32, nearest": rivals.softsign(block_size=32, rounding="nearest"),
     "softsign and root, 32": rivals.softsign(block_size=32),
+    "Int4() m, Int8() v": (Int4(), Int8()),
+    "Int4()": Int4(),
+    "Int4(64)": Int4(64),
+    "Int4(), independent": rivals.Independent(Int4()),
+    "Int4(), nearest": rivals.Halfway(Int4()),
+    "Int4(), nearest, reset every 100": rivals.Reset(Int4()),
+    "4 bits as torchao, nearest": rivals.four_bits(rounding="nearest"),
+    "4 bits as torchao": rivals.four_bits(),
 }
 WALKERS = (
     *("bfloat16", "bfloat16, independent", "bfloat16, one stride", "bfloat16, nearest"),
@@ -64,7 +73,12 @@ BLOCKS = {
 }
 BLOCK_SIZES = (32, 64, 128, 256, 512, 2048)
 BLOCK_STREAMS = ("constant", "N(0,1)", "outliers", "digits", "scales")
-BARS = {"bfloat16": (0.01, 0.015, np.inf), "Int8()": (0.08, 0.07, 2.0)}
+BARS = {
+    "bfloat16": (0.01, 0.015, np.inf),
+    "Int8()": (0.08, 0.07, 2.0),
+    "Int4() m, Int8() v": (0.1, np.inf, 2.0),
+    "Int4()": (0.1, np.inf, 2.0),
+}
 
 
 class Score(NamedTuple):
@@ -85,13 +99,17 @@ class Score(NamedTuple):
 @functools.partial(jax.jit, static_argnums=0)
 def follow(codec: Any, gradients: jax.Array) -> tuple[jax.Array, ...]:
     """The direction at every tenth step, the exact one, and the largest of both over all steps."""
-    tx = adamx.scale_by_adam(mu_dtype=codec, nu_dtype=codec)
+    mu, nu = codec if type(codec) is tuple else (codec, codec)
+    tx = adamx.scale_by_adam(mu_dtype=mu, nu_dtype=nu)
+    fresh, every = tx.init(gradients[0]), codec.every if type(codec) is rivals.Reset else 0
     strides = codec.strides if type(codec) is rivals.OneStride else contextlib.nullcontext
 
     def step(carry: Any, g: jax.Array) -> tuple[Any, None]:
         state, m, v, t, *_, largest, exact_largest = carry
         with strides():
             u, state = tx.update(g, state)
+        if every:
+            state = jax.tree.map(lambda x, y: jnp.where(state.count == every, x, y), fresh, state)
         wide, t = g.astype(jnp.float64), t + 1
         m, v = 0.9 * m + 0.1 * wide, 0.999 * v + 0.001 * wide**2
         exact = (m / (1 - 0.9**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import rivals
 from harness import compile_lightly, headline, table, write_json
 from tasks import Task, characters, digits
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from tqdm import tqdm
 import adamx
 
 SEEDS, STEPS, QUICK_STEPS, EVERY = 5, 1000, 40, 20
-INT8 = adamx.storage.Int8()
+INT8, INT4 = adamx.storage.Int8(), adamx.storage.Int4()
 
 
 class Run(NamedTuple):
@@ -40,6 +41,24 @@ def adamw(**arguments: Any) -> Callable[[Any], optax.GradientTransformation]:
     return functools.partial(adamx.adamw, weight_decay=0.01, **arguments)
 
 
+def four(codec: Any, every: int = 0) -> Callable[[Any], optax.GradientTransformation]:
+    """AdamW with both moments in this codec; every so many steps its moments begin anew, the schedule does not."""
+
+    def build(rate: Any) -> optax.GradientTransformation:
+        tx = adamw(mu_dtype=codec, nu_dtype=codec)(rate)
+
+        def update(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            fresh = tx.init(params)[0]
+            updates, (moments, *rest) = tx.update(gradients, state, params)
+            if every:
+                moments = jax.tree.map(lambda new, old: jnp.where(moments.count == every, new, old), fresh, moments)
+            return updates, (moments, *rest)
+
+        return optax.GradientTransformation(tx.init, update)
+
+    return build
+
+
 RUNS = {
     "float32": Run(adamw()),
     "bfloat16 moments": Run(adamw(mu_dtype="bfloat16", nu_dtype="bfloat16")),
@@ -50,6 +69,20 @@ RUNS = {
     ),
     "bfloat16 parameters, stochastic rounding": Run(
         lambda rate: adamx.with_stochastic_rounding(adamw()(rate)), jnp.bfloat16
+    ),
+    "bfloat16 parameters, 24-bit master weights": Run(
+        lambda rate: adamx.with_master_weights(adamw()(rate), bits=24), jnp.bfloat16
+    ),
+    "the same, int8 moments, 24 bits": Run(
+        lambda rate: adamx.with_master_weights(adamw(mu_dtype=INT8, nu_dtype=INT8)(rate), bits=24), jnp.bfloat16
+    ),
+    "int4 m, int8 v": Run(adamw(mu_dtype=INT4, nu_dtype=INT8)),
+    "int4 moments": Run(adamw(mu_dtype=INT4, nu_dtype=INT4)),
+    "int4 moments, nearest": Run(four(rivals.Halfway(INT4)), judged=False),
+    "int4 moments, nearest, reset every 100 steps": Run(four(rivals.Halfway(INT4), 100), judged=False),
+    "4-bit moments as torchao": Run(four(rivals.four_bits(rounding="nearest")), judged=False),
+    "4-bit moments as torchao, reset every 100 steps": Run(
+        four(rivals.four_bits(rounding="nearest"), 100), judged=False
     ),
     "bfloat16 parameters, optax.adamw": Run(functools.partial(optax.adamw, weight_decay=0.01), jnp.bfloat16, False),
 }

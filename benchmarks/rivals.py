@@ -1,4 +1,4 @@
-"""Other ways to hold a moment in 8 bits, as codecs: a table of magnitudes between 0 and the block's largest."""
+"""Other ways to hold a moment in 8 or 4 bits, as codecs: a table of magnitudes from 0 to the block's largest."""
 
 import dataclasses
 import functools
@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import adamx
+
+SMALLEST = 4096
+"""Leaves with fewer elements stay float32, as torchao's do."""
 
 
 class Table(NamedTuple):
@@ -35,25 +38,31 @@ class Table(NamedTuple):
     def dithered(self) -> bool:
         return self.rounding != "nearest"
 
-    def zeros(self, like: Any, dtype: Any, *, square: bool, where: str = "") -> adamx.storage.Quantized:
+    def zeros(self, like: Any, dtype: Any, *, square: bool, where: str = "") -> Any:
+        if np.prod(like.shape) < SMALLEST:
+            return jnp.zeros_like(like, dtype=jnp.float32)
         codes = jnp.zeros(jnp.shape(like), jnp.uint8 if square else jnp.int8)
-        scale = jnp.zeros((*codes.shape[:-1], codes.shape[-1] // self.block_size), jnp.float32)
+        scale = jnp.zeros((*codes.shape[:-1], -(-codes.shape[-1] // self.block_size)), jnp.float32)
         return adamx.storage.Quantized(codes, scale, scale if self.apart else None)
 
     def _points(self, codes: jax.Array) -> jax.Array:
         return jnp.asarray(self.nu if codes.dtype == jnp.uint8 else self.mu, jnp.float32)
 
-    def decode(self, stored: adamx.storage.Quantized, dtype: Any) -> jax.Array:
-        codes = stored.codes.reshape(*stored.scale.shape, -1).astype(jnp.int32)
+    def decode(self, stored: Any, dtype: Any) -> jax.Array:
+        if isinstance(stored, jax.Array):
+            return stored
+        codes = _split(stored.codes, self.block_size).astype(jnp.int32)
         points = self._points(stored.codes)
         sizes = points[jnp.abs(codes)] * stored.scale[..., None]
         if stored.top is not None:
             sizes = jnp.where(jnp.abs(codes) == len(points) - 1, stored.top[..., None], sizes)
-        return (jnp.sign(codes) * sizes).reshape(stored.codes.shape).astype(dtype)
+        return _merged(jnp.sign(codes) * sizes, stored.codes.shape).astype(dtype)
 
     def encode(self, moment: jax.Array, like: Any, bits: jax.Array | None, *, square: bool) -> Any:
+        if isinstance(like, jax.Array):
+            return moment
         points = self._points(like.codes)
-        x = moment.astype(jnp.float32).reshape(*like.scale.shape, -1)
+        x = _split(moment.astype(jnp.float32), self.block_size)
         top = scale = jnp.max(jnp.abs(x), axis=-1)
         at_top = (jnp.abs(x) >= top[..., None] * 0.999999) & self.apart
         if self.apart:
@@ -65,16 +74,25 @@ class Table(NamedTuple):
             threshold = 0.5
         else:
             random = _scramble(bits) if self.rounding == "independent" else bits
-            threshold = (random >> 8).astype(jnp.float32).reshape(x.shape) * 2.0**-24
+            threshold = _split((random >> 8).astype(jnp.float32), self.block_size) * 2.0**-24
         code = below + (fraction > threshold)
         if square:
             code = jnp.where(x > 0, jnp.maximum(code, 1), code)
         code = jnp.where(at_top, len(points) - 1, code)
-        codes = jnp.where(x < 0, -code, code).reshape(moment.shape).astype(like.codes.dtype)
+        codes = _merged(jnp.where(x < 0, -code, code), moment.shape).astype(like.codes.dtype)
         return adamx.storage.Quantized(codes, scale, top if self.apart else None)
 
     def largest(self, stored: Any) -> float:
         return float(jnp.finfo(jnp.float32).max)
+
+
+def _split(x: jax.Array, size: int) -> jax.Array:
+    missing = -x.shape[-1] % size
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]).reshape(*x.shape[:-1], -1, size)
+
+
+def _merged(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return x.reshape(*shape[:-1], -1)[..., : shape[-1]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +125,20 @@ class Nearest(OneStride):
 
     def encode(self, moment: jax.Array, like: Any, bits: jax.Array | None, *, square: bool) -> Any:
         return self.codec.encode(moment, like, None, square=square)
+
+
+class Halfway(OneStride):
+    """Another codec, rounded to nearest by a threshold of a half."""
+
+    def encode(self, moment: jax.Array, like: Any, bits: jax.Array, *, square: bool) -> Any:
+        return self.codec.encode(moment, like, jnp.full_like(bits, 2**31), square=square)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reset(Halfway):
+    """The same, and every so many steps the state begins anew: Topollai & Choromanska (2026), arXiv 2603.16731."""
+
+    every: int = 100
 
 
 class Independent(OneStride):
@@ -163,3 +195,10 @@ def _table(mu: np.ndarray, nu: np.ndarray, **kwargs: Any) -> Table:
 
 
 linear = functools.partial(power, 1, 2)
+
+
+def four_bits(**kwargs: Any) -> Table:
+    """As torchao: of Dettmers' tree three decades for m, sixteenths of the largest for v, which is never 0."""
+    decades = [np.linspace(0.1, 1, 2**i + 1) * 10.0 ** (i - 2) for i in range(3)]
+    middles = np.concatenate([(e[1:] + e[:-1]) / 2 for e in decades])
+    return Table((0.0, *map(float, middles), 1.0), (0.0, *np.linspace(0, 1, 17)[1:].tolist()), 128, **kwargs)

@@ -28,9 +28,11 @@ layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
 
 INT8 = adamx.storage.Int8(block_size=32, min_size=0)
+INT4 = adamx.storage.Int4(block_size=32, min_size=0)
 FLOAT8 = adamx.storage.Float("float8_e4m3fn")
 STORAGES = {
     "int8": {"mu_dtype": INT8, "nu_dtype": INT8},
+    "int4": {"mu_dtype": INT4, "nu_dtype": INT4},
     "float8": {"mu_dtype": FLOAT8, "nu_dtype": "float8_e5m2"},
     "float16": {"mu_dtype": "bfloat16", "nu_dtype": "float16"},
     "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
@@ -56,6 +58,7 @@ WRAPPERS = {
     "probed int8": lambda: probed(1e-3, **STORAGES["int8"]),
     "master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3)),
     "master weights, int8": lambda: adamx.with_master_weights(adamx.adamw(1e-3, **STORAGES["int8"])),
+    "24-bit master weights": lambda: adamx.with_master_weights(adamx.adamw(1e-3), bits=24),
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adamw(1e-3, **STORAGES["bfloat16"])),
     "guarded master weights": lambda: adamx.skip_nonfinite(adamx.with_master_weights(adamx.stable_adamw(1e-3))),
     "precise": lambda: adamx.adam(1e-3, b2=0.999999, precise=True),

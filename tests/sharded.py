@@ -17,13 +17,17 @@ from jax.sharding import PartitionSpec as P
 import adamx
 
 INT8 = adamx.storage.Int8(block_size=32, min_size=0)
+INT4 = adamx.storage.Int4(block_size=32, min_size=0)
 TRANSFORMATIONS = {
     "bfloat16 and int8": (adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=INT8), jnp.float32),
+    "int4": (adamx.adam(1e-3, mu_dtype=INT4, nu_dtype=INT4), jnp.float32),
+    "int4 and float32": (adamx.adamw(1e-3, mu_dtype=INT4, weight_decay=0.01), jnp.float32),
     "float8 and float16": (
         adamx.adamw(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16", weight_decay=0.01),
         jnp.float32,
     ),
     "precise, master weights": (adamx.with_master_weights(adamx.adam(1e-3, b2=0.999999, precise=True)), jnp.bfloat16),
+    "24-bit master weights": (adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16"), bits=24), jnp.bfloat16),
     "stochastic rounding": (adamx.with_stochastic_rounding(adamx.adam(1e-3, nu_dtype="bfloat16")), jnp.bfloat16),
 }
 FUSED = {

@@ -11,13 +11,17 @@ import pytest
 
 import adamx
 import adamx.testing
-from adamx.storage import Float, Int8
+from adamx.storage import Float, Int4, Int8
 from adamx.storage.choice import moment_codecs
 
 SHAPE = (32, 128)
 STEPS = 400
-CODECS = {"bfloat16": "bfloat16", "int8": Int8()}
-BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": (0.08, 0.07, 2.0)}  # mean factor, median error, largest step
+CODECS = {"bfloat16": "bfloat16", "int8": Int8(), "int4": Int4()}
+BARS = {
+    "bfloat16": (0.01, 0.015, 2.0),
+    "int8": (0.08, 0.07, 2.0),
+    "int4": (0.1, 0.5, 2.0),
+}  # mean factor, median error, largest step
 
 
 def constant(random):
@@ -119,8 +123,10 @@ def test_bfloat16_parameters_that_plain_rounding_leaves_where_they_are():
 RUNS = {
     "bfloat16": lambda: adamx.adamw(1e-3, mu_dtype="bfloat16", nu_dtype="bfloat16"),
     "int8": lambda: adamx.adam(1e-3, mu_dtype=Int8(min_size=0), nu_dtype=Int8(min_size=0)),
+    "int4": lambda: adamx.adam(1e-3, mu_dtype=Int4(min_size=0), nu_dtype=Int4(min_size=0)),
     "float8": lambda: adamx.adam(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16"),
     "master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16")),
+    "24-bit master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16"), bits=24),
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adam(1e-3)),
 }
 

@@ -93,17 +93,18 @@ def test_a_huge_gradient_saturates_and_decays(spike, precise, count):
 
 
 NARROW = ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", adamx.storage.Int8(min_size=0)]
+NARROW += [adamx.storage.Int4(min_size=0)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", NARROW, ids=[*NARROW[:-1], "int8"])
+@pytest.mark.parametrize("storage", NARROW, ids=[*NARROW[:-2], "int8", "int4"])
 def test_a_huge_gradient_saturates_and_decays_in_every_storage(storage):
     tx = adamx.scale_by_adam(mu_dtype=storage, nu_dtype=storage)
     first, state = jax.jit(tx.update)(jnp.full(64, 3e38), tx.init(jnp.zeros(64)))
     path, later = jax.lax.scan(lambda s, _: tx.update(jnp.ones(64), s)[::-1], state, length=300)
     assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in jax.tree.leaves((state, path)))
     assert max(np.abs(first).max(), np.abs(later).max()) <= 2
-    codec = moment_codec("nu_dtype", storage, 0.999)
+    codec = moment_codec("nu_dtype", storage, 0.999, square=True)
     before, after = (np.mean(codec.decode(s.nu, jnp.float32) / 2.0**100) for s in (state, path))
     np.testing.assert_allclose(after / before, 0.999**300, rtol=0.1)
 

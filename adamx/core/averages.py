@@ -17,6 +17,7 @@ from adamx.storage.choice import moment_codecs
 from adamx.storage.codec import Quantized, Stored, check_fits_moment, is_half, is_quantized, precision, wrong_codes
 from adamx.storage.dither import Thresholds, fraction, lower_half
 from adamx.storage.floats import Float
+from adamx.storage.int4 import decode_beside, encode_beside
 from adamx.storage.pairs import check_leaf
 from adamx.trees import Tree, path_name
 from adamx.variables import flatten_with_path
@@ -119,7 +120,8 @@ class Averages:
         threshold = fraction(bits) if bits is not None and self.dithers_sum and real == jnp.float32 else None
         first = functools.partial(numerics.ema, b1, precise=self.precise)
         second = functools.partial(numerics.ema, b2, precise=self.precise, threshold=threshold)
-        m, v = self.mu_codec.decode(mu, wide), self.nu_codec.decode(nu, real)
+        v = self.nu_codec.decode(nu, real)
+        m = decode_beside(self.mu_codec, mu, v, wide)
         return Loaded(numerics.to_dtype(g, wide), m, v, first, second, bits)
 
     def store(
@@ -129,7 +131,9 @@ class Averages:
         of_m, of_v = self.dithers
         mu_bits = None if bits is None or not of_m else lower_half(bits)
         nu_bits = bits if of_v else None
-        return self.mu_codec.encode(m, mu, mu_bits, square=False), self.nu_codec.encode(v, nu, nu_bits, square=True)
+        kept = self.nu_codec.encode(v, nu, nu_bits, square=True)
+        decoded = functools.partial(self.nu_codec.decode, kept, v.dtype)
+        return encode_beside(self.mu_codec, m, mu, mu_bits, decoded), kept
 
     def average(
         self, g: jax.Array, mu: Stored, nu: Stored, walk: Thresholds | None = None

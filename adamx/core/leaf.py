@@ -15,7 +15,7 @@ from adamx.core.leaf_norms import leaf_norms
 from adamx.numerics import Scalar
 from adamx.storage.codec import is_half
 from adamx.storage.dither import Thresholds
-from adamx.storage.rounding import sum_to_bfloat16, to_narrow
+from adamx.storage.rounding import sum_to_24_bits, sum_to_bfloat16, to_narrow
 from adamx.storage.split import join, split, widen
 from adamx.trees import result_dtype
 
@@ -199,6 +199,14 @@ def _bits(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2 else jnp.uint8)
 
 
+def master_sum(start: jax.Array, u: Any, remainder: jax.Array, walk: Thresholds | None) -> jax.Array:
+    """A master weight after an update, in float32: rounded by dither to what the state keeps, if that is 24 bits."""
+    if remainder.dtype != jnp.uint8:
+        return (start + u).astype(jnp.float32)
+    assert walk is not None
+    return sum_to_24_bits(start, jnp.asarray(u, jnp.float32), walk.thresholds(start.shape))
+
+
 def land(behind: int, p: Any, remainder: Any, start: jax.Array, u: Any, walk: Thresholds) -> tuple[jax.Array, Any]:
     """The parameter after an update, and what remains behind it.
 
@@ -208,14 +216,14 @@ def land(behind: int, p: Any, remainder: Any, start: jax.Array, u: Any, walk: Th
         remainder: of a MASTER.
         start: its weight.
         u: what is added to the weight.
-        walk: the dither of a STOCHASTIC one.
+        walk: the dither of a STOCHASTIC one, and of a MASTER of 24 bits.
     """
     p, dtype = jnp.asarray(p), result_dtype(start, u)
     if behind == MASTER and remainder is not None:
-        moved = (start + u).astype(jnp.float32)
+        moved = master_sum(start, u, remainder, walk)
         if p.dtype != jnp.bfloat16:
             return jax.lax.optimization_barrier(moved.astype(p.dtype)), moved
-        upper, lower = split(moved)
+        upper, lower = split(moved, remainder.dtype)
         finite = jnp.abs(widen(upper)) < jnp.inf  # what rounds to infinity has no finite weight behind it
         return upper, jnp.where(finite, lower, jnp.zeros_like(lower))
     if behind == STOCHASTIC and is_half(p.dtype):

@@ -35,11 +35,11 @@ class Weights:
     Attributes:
         params: a tree of arrays.
         remainder: for MASTER, what the float32 weights have beyond the parameters, see `MasterWeightsState`.
-        count: for STOCHASTIC, the clock of the dither, a uint32 scalar.
+        count: for STOCHASTIC, and for MASTER at 24 bits, the clock of the dither, a uint32 scalar.
         norms: after a step that was asked for them, see `Pass.measured`: of each leaf those of gradient, update and
             weight, float32 of shape (3,).
         behind: PLAIN, MASTER or STOCHASTIC.
-        seed: for STOCHASTIC, of the dither.
+        seed: of that dither.
     """
 
     params: Tree
@@ -58,6 +58,11 @@ class Weights:
             return (weight_behind(p, remainder),)
 
         return map_leaves(weight, 1, self.params, *([self.remainder] if self.behind == MASTER else []))[0]
+
+    def walks(self, offsets: Tree | None) -> Tree:
+        """The dither of each leaf; offsets: where shards begin, see `adamx.storage.dither.walks`."""
+        count = jnp.uint32(0) if self.count is None else self.count
+        return walks(self.params, count, PARAMETER, (self.seed,), offsets)
 
     def replace(self, **changes: Any) -> "Weights":
         """The same with other fields."""
@@ -220,16 +225,11 @@ def measured(weights: Weights, told: Pass, updates: Sequence[Any] | None = None)
 def _moved(weights: Weights, updates: Tree, told: Pass) -> Weights:
     if weights.behind == PLAIN:
         return weights.replace(params=apply_updates(weights.params, updates))
-    columns = [updates, _walks(weights, told)]
+    columns = [updates, weights.walks(told.extra.get("dither_offset"))]
     if weights.behind == MASTER:
         columns.append(weights.remainder)
     params, remainder = map_leaves(functools.partial(_land, weights.behind), 2, weights.params, *columns)
     return weights.replace(params=params, remainder=remainder if weights.behind == MASTER else None)
-
-
-def _walks(weights: Weights, told: Pass) -> Tree:
-    count = jnp.uint32(0) if weights.count is None else weights.count
-    return walks(weights.params, count, PARAMETER, (weights.seed,), told.extra.get("dither_offset"))
 
 
 def _land(behind: int, p: Any, u: Any, walk: Walk, remainder: Any = None) -> tuple[jax.Array, Any]:

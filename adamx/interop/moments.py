@@ -11,8 +11,9 @@ import numpy as np
 from adamx import numerics
 from adamx.core.state import MomentsState
 from adamx.optimizers.amsgrad import AmsgradState
-from adamx.storage.choice import codec_of
+from adamx.storage.choice import codec_of, decode
 from adamx.storage.codec import Stored, is_quantized
+from adamx.storage.int4 import is_over_root, over_root
 from adamx.trees import Tree, path_name
 from adamx.variables import bare, flatten_with_path, map_with_path
 
@@ -51,7 +52,10 @@ def by_path(moment: Tree, path: Sequence[Any] = ()) -> dict[str, Any]:
 
 
 def encode(moment: Any, like: Any, square: bool) -> Stored:
-    """A moment as it is kept in the types of `like`, rounded to nearest; what is too large becomes the largest."""
+    """A moment as it is kept in the types of `like`, rounded to nearest; what is too large becomes the largest.
+
+    An m in `Int4` is given over the root of its v.
+    """
     types = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)  # pyright: ignore[reportUnknownLambdaType]
     return _encode(moment, types, square)
 
@@ -71,6 +75,12 @@ def fill(node: Any, source: Source) -> Any:
         node: gives types and shapes.
         source: gives the moments.
     """
+    kept: dict[str, Any] = {}
+
+    def over_kept(name: str) -> Any:
+        """m, in `Int4` over the root of the v that is kept with it."""
+        whole = kept.get(name)
+        return source.mu(name) if whole is None else over_root(jnp.asarray(source.mu(name)), whole)
 
     def stored(field: str, lookup: Lookup, square: bool) -> Tree:
         def leaf(path: Sequence[Any], like: Any) -> Stored:
@@ -79,7 +89,10 @@ def fill(node: Any, source: Source) -> Any:
 
         return map_with_path(leaf, getattr(node, field), is_quantized)
 
-    values = {"count": source.count, "mu": stored("mu", source.mu, False), "nu": stored("nu", source.nu, True)}
+    nu = stored("nu", source.nu, True)
+    small = {name for name, like in by_path(node.mu).items() if is_over_root(like)}
+    kept.update({name: decode(name, v) for name, v in by_path(nu).items() if name in small})
+    values = {"count": source.count, "mu": stored("mu", over_kept, False), "nu": nu}
     if isinstance(node, AmsgradState):
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), node.nu_max)  # pyright: ignore[reportUnknownLambdaType]
         values["nu_max"] = stored("nu_max", source.nu_max, True) if source.nu_max else zeros

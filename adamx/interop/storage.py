@@ -12,6 +12,7 @@ from adamx.interop.moments import Source, by_path, fill, is_moments
 from adamx.interop.optax import from_optax
 from adamx.storage.choice import decode
 from adamx.storage.codec import shapes
+from adamx.storage.int4 import is_over_root, root_of
 from adamx.trees import named_leaves, path_name
 from adamx.variables import bare, flatten_with_path
 
@@ -91,12 +92,13 @@ def _source(path: Sequence[Any], node: Any) -> Source:
     """The moments of a node, decoded when they are asked for."""
 
     def lookup(field: str) -> Any:
-        moments = by_path(getattr(node, field))
+        moments, squares = by_path(getattr(node, field)), by_path(node.nu)
         under = path_name((*path, jax.tree_util.GetAttrKey(field)))
 
         def moment(name: str) -> jax.Array:
             where = under if name == path_name(()) else f"{under}/{name}"
-            return decode(where, moments[name])
+            found = decode(where, moments[name])
+            return found * root_of(decode(where, squares[name])) if is_over_root(moments[name]) else found
 
         return moment
 

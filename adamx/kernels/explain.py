@@ -1,6 +1,5 @@
 """`explain`: which way a step takes, leaf by leaf, and why."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,8 +17,8 @@ from adamx.kernels import native
 from adamx.kernels.backend import accelerator_kernel, backend
 from adamx.kernels.call import NATIVE
 from adamx.kernels.execute import forms_of
-from adamx.kernels.layout import Kernel
-from adamx.trees import named_leaves
+from adamx.kernels.layout import Kernel, has_24_bits
+from adamx.trees import named_leaves, nbytes
 from adamx.variables import bare
 
 
@@ -149,7 +148,7 @@ def _undonated(step: jax.stages.Lowered | jax.stages.Compiled, stepped: Any) -> 
     arguments = jax.tree.leaves(step.args_info)
     donated = Counter((tuple(x.shape), jnp.dtype(x.dtype)) for x in arguments if x.donated)
     missing = Counter((tuple(x.shape), jnp.dtype(x.dtype)) for x in jax.tree.leaves(stepped)) - donated
-    return sum(count * math.prod(shape) * dtype.itemsize for (shape, dtype), count in missing.items())
+    return sum(count * nbytes(jax.ShapeDtypeStruct(*kind)) for kind, count in missing.items())
 
 
 def _name(platform: str) -> str:
@@ -175,6 +174,8 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
         return "small: XLA's own loop is as fast" if small else "XLA takes norms: this kernel sees tiles, not leaves"
     if work.rule.averages.dithers_sum:
         return "β2 this close to 1 dithers the sum of v"
+    if has_24_bits(leaf):
+        return "XLA rounds master weights to 24 bits"
     return "the kernel does not take this shape, dtype or storage"
 
 

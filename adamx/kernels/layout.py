@@ -71,12 +71,17 @@ def form_of(leaf: Leaf, rule: Rule) -> Form | None:
     if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
         return None
     weights = PLAIN if p == jnp.float32 else rule.behind
-    if weights == STOCHASTIC and p != jnp.bfloat16:
+    if (weights == STOCHASTIC and p != jnp.bfloat16) or (weights == MASTER and has_24_bits(leaf)):
         return None
     mu, nu = _storage(leaf.mu, rule.averages.mu_codec), _storage(leaf.nu, rule.averages.nu_codec)
     if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):
         return None
     return Form((g.name, p.name), weights, mu, nu)
+
+
+def has_24_bits(leaf: Leaf) -> bool:
+    """Whether the master weight of a leaf has 24 bits."""
+    return leaf.remainder is not None and jnp.result_type(leaf.remainder) == jnp.uint8
 
 
 def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:

@@ -18,6 +18,8 @@ from adamx.core.stages import update_dtype
 from adamx.core.state import MomentsState, increment
 from adamx.hyperparameters import names_hints
 from adamx.numerics import Scalar
+from adamx.storage import Int4
+from adamx.storage.choice import NO_ROOT
 from adamx.storage.codec import Stored
 from adamx.storage.dither import MOMENTS, Walk, walks
 from adamx.trees import map_leaves
@@ -130,6 +132,8 @@ def scale_by_adopt(
         0.0 0.05
     """
     averages = averages_of(of_squares, b1, b2, mu_dtype, nu_dtype, precise)
+    if isinstance(averages.mu_codec, Int4):
+        raise ValueError(f"mu_dtype={averages.mu_codec!r}: {NO_ROOT}")
     eps, clips = hyperparameters.nonnegative("eps", eps), hyperparameters.flag("use_clipping", use_clipping)
     adopt_leaf = Adopt(averages, eps, hyperparameters.flag("nesterov", nesterov))
     clip_value = fourth_root if clip_value_fn is None else clip_value_fn

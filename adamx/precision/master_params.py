@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.leaf import weight_behind
-from adamx.precision.master_weights import MasterWeightsState
-from adamx.storage.split import split
+from adamx.precision.master_weights import MASTERS
+from adamx.storage.split import nearest_even, split
 from adamx.trees import check_fits, map_paths, named_leaves, path_name
 from adamx.variables import bare
 
 
 def _is_holder(node: Any) -> bool:
-    return isinstance(node, MasterWeightsState)
+    return isinstance(node, MASTERS)
 
 
-def _holders(state: Any) -> list[MasterWeightsState]:
+def _holders(state: Any) -> list[Any]:
     """The states of `with_master_weights` in a state."""
     return [node for node in jax.tree.leaves(state, is_leaf=_is_holder) if _is_holder(node)]
 
@@ -84,12 +84,19 @@ def weights_behind(state: Any, params: optax.Params) -> optax.Params:
     return map_paths(weight, 1, params)[0]
 
 
+def _single(w: Any, narrow: bool) -> jax.Array:
+    """A weight in float32; narrow: rounded to nearest, to 24 bits."""
+    w = jnp.asarray(w, jnp.float32)
+    return jax.lax.bitcast_convert_type(nearest_even(w, 8), jnp.float32) if narrow else w
+
+
 def set_master_params(state: Any, params: optax.Params, weights: optax.Params) -> tuple[optax.Params, Any]:
     """Sets the float32 master weights of half-precision parameters, for example at the start of a run.
 
     A parameter becomes its weight rounded to nearest, and the state keeps what the rounding drops. Training continues
-    from the float32 weights: the first steps are bitwise identical to those of float32 training. The inverse of
-    `master_params`, and the way to load float32 weights into a run.
+    from the float32 weights: the first steps are bitwise identical to those of float32 training. A state of 24
+    bits keeps the weights rounded to nearest. The inverse of `master_params`, and the way to load float32 weights into a
+    run.
 
     Args:
         state: of `with_master_weights`, or any state that contains such.
@@ -114,14 +121,17 @@ def set_master_params(state: Any, params: optax.Params, weights: optax.Params) -
     _check_holders(bare(state))
     check_fits(weights, params, "weight", "parameter")
     behind = named_leaves(weights)
+    remainders = [named_leaves(node.remainder) for node in _holders(bare(state))]
+    at_24_bits = {name for found in remainders for name, kept in found.items() if kept.dtype == jnp.uint8}
 
     def rounded(path: Any, p: Any, w: Any) -> tuple[jax.Array]:
         w, dtype = jnp.asarray(w), jnp.result_type(p)
-        return (split(w.astype(jnp.float32))[0] if dtype == jnp.bfloat16 else w.astype(dtype),)
+        narrow = path_name(path) in at_24_bits
+        return (split(_single(w, narrow))[0] if dtype == jnp.bfloat16 else w.astype(dtype),)
 
     def remaining(path: Any, kept: Any) -> tuple[jax.Array]:
-        w = jnp.asarray(behind[path_name(path)], jnp.float32)
-        return (split(w)[1] if kept.dtype == jnp.uint16 else w,)
+        w = _single(behind[path_name(path)], kept.dtype == jnp.uint8)
+        return (w if jnp.issubdtype(kept.dtype, jnp.floating) else split(w, kept.dtype)[1],)
 
     def filled(node: Any) -> Any:
         return node._replace(remainder=map_paths(remaining, 1, node.remainder)[0]) if _is_holder(node) else node

@@ -1,22 +1,27 @@
 """Master weights: half-precision parameters with float32 behind them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from adamx import hyperparameters
 from adamx.core.errors import check_params, wrong_state
-from adamx.core.leaf import MASTER
+from adamx.core.leaf import MASTER, master_sum
 from adamx.core.step import Weights, tree_to_float32
 from adamx.precision.half import start_in_float32, with_step
 from adamx.storage.codec import is_half
 from adamx.storage.split import bits_of, nearest_even, split, widen
 from adamx.trees import Tree, check_fits, leaf_dtype, map_leaves, map_paths, path_name
 
+WHOLE, NARROW = 32, 24
+"""Bits of a master weight."""
+
 
 class MasterWeightsState(NamedTuple):
-    """The state of `with_master_weights`.
+    """The state of `with_master_weights` at 32 bits.
 
     Attributes:
         inner: the state of the wrapped transformation.
@@ -28,13 +33,43 @@ class MasterWeightsState(NamedTuple):
     remainder: Tree
 
 
-def _first_remainder(path: Any, p: Any, weight: Any) -> tuple[Any]:
+class DitheredMasterWeightsState(NamedTuple):
+    """What `with_master_weights` keeps at 24 bits.
+
+    Attributes:
+        inner: the state of the wrapped transformation.
+        remainder: a tree of the parameters' structure: for bfloat16 leaves 8 more bits of the weight as uint8, for
+            others None.
+        step: a uint32 scalar that counts and wraps: the clock of the dither.
+    """
+
+    inner: optax.OptState
+    remainder: Tree
+    step: jax.Array
+
+
+MASTERS = MasterWeightsState | DitheredMasterWeightsState
+"""The states that hold master weights."""
+
+OTHER_BITS = (
+    ": the two keep weights at other numbers of bits. Weights move from one to the other by adamx.set_master_params("
+    "tx.init(params), params, adamx.master_params(state, params)), and what is inside by "
+    "after._replace(inner=state.inner)"
+)
+
+
+def _first_remainder(bits: int, path: Any, p: Any, weight: Any) -> tuple[Any]:
     """What the state keeps of a parameter before the first step."""
     dtype = jnp.result_type(p)
     if dtype == jnp.bfloat16:
-        return (jnp.zeros_like(p, jnp.uint16),)
+        return (jnp.zeros_like(p, jnp.uint16 if bits == WHOLE else jnp.uint8),)
     if not is_half(dtype):
         return (None,)
+    if bits != WHOLE:
+        raise TypeError(
+            f"with_master_weights: bits={bits} keeps {bits - 16} bits beside a bfloat16 parameter, but the parameter "
+            f"at {path_name(path)} is {dtype}, which is not a part of its float32 weight: leave bits at {WHOLE}"
+        )
     return (jnp.zeros_like(weight) if isinstance(weight, jax.ShapeDtypeStruct) else weight,)
 
 
@@ -45,7 +80,7 @@ def check_masters(params: Tree, remainder: Tree) -> None:
         dtype = leaf_dtype("parameter", path, p)
         if kept is None:
             made_for, fits = "float32 or wider", not is_half(dtype)
-        elif kept.dtype == jnp.uint16:
+        elif kept.dtype in (jnp.uint16, jnp.uint8):
             made_for, fits = "bfloat16", dtype == jnp.bfloat16
         else:
             made_for, fits = "float16 or float8", is_half(dtype) and dtype != jnp.bfloat16
@@ -60,21 +95,23 @@ def check_masters(params: Tree, remainder: Tree) -> None:
     map_paths(check, 0, params, remainder)
 
 
-def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array) -> tuple[Any, Any]:
+def _land(p: Any, remainder: Any, weight: jax.Array, u: jax.Array, walk: Any = None) -> tuple[Any, Any]:
     """The update that takes the parameter to the rounded new weight, and what then remains."""
     if remainder is None:
         return u, None
-    p, moved = jnp.asarray(p), (weight + u).astype(jnp.float32)
+    p, moved = jnp.asarray(p), master_sum(weight, u, remainder, walk)
     if p.dtype != jnp.bfloat16:
         target = jax.lax.optimization_barrier(moved.astype(p.dtype))
         return target.astype(jnp.float32) - p.astype(jnp.float32), moved
-    target, lower = split(moved)
+    target, lower = split(moved, remainder.dtype)
     emitted = jnp.where(bits_of(target) == bits_of(p), 0, widen(target) - widen(p))
     lands = nearest_even(widen(p) + emitted) == bits_of(target)
-    return emitted, jnp.where(lands, lower, jnp.uint16(0))
+    return emitted, jnp.where(lands, lower, jnp.zeros_like(lower))
 
 
-def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def with_master_weights(
+    tx: optax.GradientTransformation, bits: int = WHOLE, seed: int = 0
+) -> optax.GradientTransformationExtraArgs:
     """Trains half-precision parameters with float32 weights behind them.
 
     The wrapped transformation sees float32 gradients and float32 weights. For a bfloat16 parameter the state keeps the
@@ -89,15 +126,25 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
     `apply_updates` adds
     nothing to float8 parameters; for them take `master_params(state, params)`, rounded.
 
+    With `bits=24` the state keeps 8 of the 16 bits, and parameter and state together are 3 bytes. Each new weight is
+    rounded to 24 bits by dither (`adamx.storage.dither`), so that updates far below the last of them add up as they
+    would in float32. Roundings of updates at random add up at random: docs/low-precision.md has the distance from the
+    weights of 32 bits.
+
     Args:
         tx: any transformation. What changes updates or skips steps goes inside.
+        bits: of the weight behind a bfloat16 parameter, 32 or 24.
+        seed: of the dither at 24 bits.
 
     Returns:
-        A transformation whose update needs the parameters, and whose state is `MasterWeightsState`.
+        A transformation whose update needs the parameters, and whose state is `MasterWeightsState`; at 24 bits it is
+        `DitheredMasterWeightsState`, and update takes the extra argument `dither_offset` inside `shard_map`, as
+        `scale_by_moments` does.
 
     Raises:
-        ValueError: at update, no parameters, or trees that do not fit.
-        TypeError: leaves that are not floating arrays; a state that is not this transformation's.
+        ValueError: bits that are neither 32 nor 24; at update, no parameters, or trees that do not fit.
+        TypeError: leaves that are not floating arrays; float16 and float8 parameters at 24 bits; a state that is not
+            this transformation's, or one of another number of bits.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
@@ -110,28 +157,35 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         (0.98828125, 0.99)
     """
     inner = optax.with_extra_args_support(tx)
+    if hyperparameters.integer("bits", bits, 0) not in (WHOLE, NARROW):
+        raise ValueError(f"bits must be {WHOLE} or {NARROW}, got {bits}")
+    seed, narrow = hyperparameters.integer("seed", seed, 0), bits == NARROW
+    expected = DitheredMasterWeightsState if narrow else MasterWeightsState
 
-    def init(params: optax.Params) -> MasterWeightsState:
+    def init(params: optax.Params) -> Any:
         weights = start_in_float32(params)
-        return MasterWeightsState(inner.init(weights), map_paths(_first_remainder, 1, params, weights)[0])
+        remainder = map_paths(functools.partial(_first_remainder, bits), 1, params, weights)[0]
+        return expected(inner.init(weights), remainder, *([jnp.zeros([], jnp.uint32)] if narrow else []))
 
     def checked(gradients: Tree, state: Any, params: Tree) -> Weights:
-        if not isinstance(state, MasterWeightsState):
-            raise wrong_state("MasterWeightsState", state)
+        if not isinstance(state, expected):
+            raise wrong_state(expected.__name__, state, OTHER_BITS if isinstance(state, MASTERS) else "")
         check_fits(gradients, params)
         check_masters(params, state.remainder)
-        return Weights(params, state.remainder, behind=MASTER)
+        count = state.step + 1 if isinstance(state, DitheredMasterWeightsState) else None
+        return Weights(params, state.remainder, count, behind=MASTER, seed=seed)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
-    ) -> tuple[optax.Updates, MasterWeightsState]:
+    ) -> tuple[optax.Updates, Any]:
         given = checked(updates, state, check_params("with_master_weights", params))
         weights = given.wide()
         steps, after = inner.update(tree_to_float32(updates), state.inner, weights, **extra_args)
-        emitted, remainder = map_leaves(_land, 2, given.params, state.remainder, weights, steps)
-        return emitted, MasterWeightsState(after, remainder)
+        places = [given.walks(extra_args.get("dither_offset"))] if narrow else []
+        emitted, remainder = map_leaves(_land, 2, given.params, state.remainder, weights, steps, *places)
+        return emitted, kept(after, given.replace(remainder=remainder))
 
-    def kept(after: optax.OptState, moved: Weights) -> MasterWeightsState:
-        return MasterWeightsState(after, moved.remainder)
+    def kept(after: optax.OptState, moved: Weights) -> Any:
+        return expected(after, moved.remainder, *([moved.count] if narrow else []))
 
     return with_step(init, update, inner, checked, kept)

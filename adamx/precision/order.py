@@ -6,10 +6,14 @@ from typing import Any
 import jax
 import optax
 
-from adamx.precision.master_weights import MasterWeightsState
+from adamx.precision.master_weights import DitheredMasterWeightsState, MasterWeightsState
 from adamx.precision.stochastic_rounding import StochasticRoundingState
 
-NAMES = {MasterWeightsState: "with_master_weights", StochasticRoundingState: "with_stochastic_rounding"}
+NAMES = {
+    MasterWeightsState: "with_master_weights",
+    DitheredMasterWeightsState: "with_master_weights",
+    StochasticRoundingState: "with_stochastic_rounding",
+}
 
 
 def warn_of_what_follows(state: Any) -> None:

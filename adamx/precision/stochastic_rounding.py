@@ -12,7 +12,7 @@ from adamx.core.leaf import STOCHASTIC, land, to_float32
 from adamx.core.step import Weights, tree_to_float32
 from adamx.precision.half import start_in_float32, with_step
 from adamx.storage.codec import is_half
-from adamx.storage.dither import PARAMETER, Walk, walks
+from adamx.storage.dither import Walk
 from adamx.storage.split import bits_of
 from adamx.trees import Tree, check_fits, map_leaves
 
@@ -86,7 +86,7 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
     ) -> tuple[optax.Updates, StochasticRoundingState]:
         given = checked(updates, state, check_params("with_stochastic_rounding", params))
         steps, after = inner.update(tree_to_float32(updates), state.inner, given.wide(), **extra_args)
-        places = walks(given.params, given.count, PARAMETER, (seed,), extra_args.get("dither_offset"))
+        places = given.walks(extra_args.get("dither_offset"))
         return map_leaves(_round, 1, given.params, steps, places)[0], StochasticRoundingState(after, given.count)
 
     def kept(after: optax.OptState, moved: Weights) -> StochasticRoundingState:

@@ -1,17 +1,15 @@
 """`state_sharding`: what goes where, and what each device then keeps."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
 from adamx.sharding.placement import Mesh, entries, mesh_axes, own_specs, parts
 from adamx.sharding.plan import abstract, make_plan, map_state
 from adamx.sharding.region import shardings
-from adamx.trees import Tree, path_name
+from adamx.trees import Tree, nbytes, path_name
 from adamx.variables import flatten_with_path
 
 
@@ -117,7 +115,7 @@ def state_sharding(
 
     sizes, shares = [0] * (len(found) + 1), [0] * (len(found) + 1)  # the last one is for what belongs to no leaf
     for x, spec, k in zip(*map(jax.tree.leaves, (state, plan.state, owners)), strict=True):
-        size = math.prod(x.shape) * np.dtype(x.dtype).itemsize
+        size = nbytes(x)
         sizes[k] += size
         shares[k] += size // parts(mesh, _mentioned(spec))
     leaves: dict[str, LeafSharding] = {}

@@ -13,16 +13,19 @@ from adamx.numerics import Scalar
 from adamx.storage import blocks
 from adamx.storage.codec import HALF_BITS, Codec, Quantized, Stored
 from adamx.storage.floats import Float
+from adamx.storage.int4 import CODES, Int4
 from adamx.storage.int8 import Int8
 from adamx.storage.pairs import check_pair, check_rounding, half_ulp
 
 TRACKS = 0.05
 """How far from a constant gradient an average may stop, relative to it, and still be said to track it."""
 
+NO_ROOT = "Int4 holds m over the root of its v, and this average is divided by none: pass adamx.storage.Int8()"
+
 METHODS = ("zeros", "decode", "encode", "largest")
 
 
-def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False) -> Codec:
+def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False, beside_v: bool = False) -> Codec:
     """The codec for a storage dtype, or the codec that came instead of one.
 
     A bare half-precision dtype rounds to nearest where that tracks. An average that goes (1-β) of the way in each step
@@ -33,14 +36,17 @@ def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False) 
 
     Raises:
         TypeError: neither a floating dtype nor a codec.
+        ValueError: `Int4` for an average without a v.
     """
     if inspect.isclass(value) and all(hasattr(value, method) for method in METHODS):
         raise TypeError(f"{name} must be a dtype or a codec, got the class {value.__name__}: pass {value.__name__}()")
     if isinstance(value, Float):
         checked = value._replace(dtype=_storage_dtype(name, value.dtype, square))
     elif all(hasattr(value, method) for method in METHODS):
-        if isinstance(value, Int8):
+        if isinstance(value, Int8 | Int4):
             value.check(name)
+        if isinstance(value, Int4) and not square and not beside_v:
+            raise ValueError(f"{name}={value!r}: {NO_ROOT}")
         return cast(Codec, value)
     else:
         checked = Float(_storage_dtype(name, value, square))
@@ -97,7 +103,8 @@ def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float
         TypeError: a value that is neither a floating dtype nor a codec.
         ValueError: storages that would make steps longer than twice the exact ones.
     """
-    mu, nu = moment_codec("mu_dtype", mu_dtype, b1), moment_codec("nu_dtype", nu_dtype, b2, square=True)
+    mu = moment_codec("mu_dtype", mu_dtype, b1, beside_v=True)
+    nu = moment_codec("nu_dtype", nu_dtype, b2, square=True)
     unsaid = not isinstance(mu_dtype, Float) or mu_dtype.stochastic is None
     if nu.dithered and isinstance(mu, Float) and mu.dtype is not None and unsaid:
         mu = mu._replace(stochastic=jnp.finfo(mu.dtype).bits <= HALF_BITS)
@@ -107,7 +114,7 @@ def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float
 
 
 def codec_of(where: str, stored: Any) -> Codec:
-    """A codec for what is kept like this. Codes with a top are those of `Int8`, without one those of `Float`.
+    """A codec for what is kept like this. Codes with a top are those of `Int8` or `Int4`, without one those of `Float`.
 
     Args:
         where: the path of the moment.
@@ -123,7 +130,8 @@ def codec_of(where: str, stored: Any) -> Codec:
         raise TypeError(f"the moment at {where} cannot be carried: {dtype} is not of a codec of adamx")
     if plain:
         return Float()
-    return Int8(block_size=blocks.size_of(stored.codes.shape[-1], stored.scale.shape[-1]))
+    size = blocks.size_of(stored.codes.shape[-1], stored.scale.shape[-1])
+    return Int4(block_size=size) if dtype == CODES else Int8(block_size=size)
 
 
 def decode(where: str, stored: Any) -> jax.Array:

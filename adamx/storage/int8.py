@@ -1,7 +1,7 @@
 """Moments in one byte an element: floating codes in blocks whose largest element stands apart, dithered."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -84,14 +84,7 @@ class Int8(NamedTuple):
 
     def check(self, name: str) -> None:
         """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""
-        for field, lowest in (("block_size", 2), ("min_size", 0)):
-            hyperparameters.integer(f"{name}: {field}", getattr(self, field), lowest)
-        if self.block_size & (self.block_size - 1):
-            raise ValueError(f"{name}: block_size must be a power of two, got {self.block_size}")
-        exclude: Any = self.exclude
-        if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
-            raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")
-        check_patterns(f"{name}: exclude", exclude)
+        check_coded(name, self)
 
     def check_paths(self, params: Tree) -> None:
         """Raises a ValueError if a pattern of `exclude` is found in no path of the parameters."""
@@ -99,21 +92,15 @@ class Int8(NamedTuple):
 
     def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
         """The moment of a parameter before the first step, with the parameter's shape and placement."""
-        shape = tuple(getattr(like, "shape", ()))
-        small = len(shape) == 0 or shape[-1] < SHORTEST or math.prod(shape) < self.min_size
-        complex_moment = not square and jnp.issubdtype(dtype, jnp.complexfloating)
-        if small or complex_moment or first_match(self.exclude, where) is not None:
-            return Float().zeros(like, dtype, square=square, where=where)
-        codes = jnp.zeros_like(like, dtype=jnp.uint8 if square else jnp.int8)
-        scale, top = (blocks.per_block(codes, self.block_size, jnp.float32, where) for _ in range(2))
-        return Quantized(codes, scale, top)
+        dtypes = jnp.uint8 if square else jnp.int8, jnp.float32
+        return first_codes(self, dtypes, like, dtype, square=square, where=where)
 
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
             return Float().decode(stored, dtype)
-        if stored.top is None:
-            raise wrong_codes("those of adamx.storage.Int8", "floating codes")
+        if stored.top is None or stored.codes.dtype not in (jnp.int8, jnp.uint8):
+            raise wrong_codes("those of adamx.storage.Int8", f"{stored.codes.dtype} codes")
         blocks.check_scale(stored.scale, stored.codes.shape, self.block_size)
         codes = blocks.split(stored.codes, self.block_size)
         moment = decode_blocks(codes, stored.scale[..., None], stored.top[..., None])
@@ -131,6 +118,60 @@ class Int8(NamedTuple):
     def largest(self, stored: Stored) -> float:
         """The largest finite float32 number, or that of a leaf that stays as it is."""
         return float(jnp.finfo(jnp.float32).max) if isinstance(stored, Quantized) else Float().largest(stored)
+
+
+class Coded(Protocol):
+    """A codec whose elements are integers in blocks, as `Int8`."""
+
+    @property
+    def block_size(self) -> int:
+        """Elements that share a scale."""
+        ...
+
+    @property
+    def min_size(self) -> int:
+        """Leaves with fewer elements stay float32."""
+        ...
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Patterns of leaves that stay float32."""
+        ...
+
+
+def check_coded(name: str, codec: Coded) -> None:
+    """Raises a TypeError or ValueError that names the argument and what is wrong with a codec."""
+    for field, lowest in (("block_size", 2), ("min_size", 0)):
+        hyperparameters.integer(f"{name}: {field}", getattr(codec, field), lowest)
+    if codec.block_size & (codec.block_size - 1):
+        raise ValueError(f"{name}: block_size must be a power of two, got {codec.block_size}")
+    exclude: Any = codec.exclude
+    if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
+        raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")
+    check_patterns(f"{name}: exclude", exclude)
+
+
+def first_codes(
+    codec: Coded, dtypes: tuple[DTypeLike, DTypeLike], like: Any, dtype: DTypeLike, *, square: bool, where: str
+) -> Stored:
+    """The moment of a parameter before the first step, in codes; plain where the codec leaves the parameter out.
+
+    Args:
+        codec: says what it leaves out.
+        dtypes: of the codes, and of the numbers of a block.
+        like: as for `zeros` of a codec, as are the next three.
+        dtype: likewise.
+        square: likewise.
+        where: likewise.
+    """
+    shape = tuple(getattr(like, "shape", ()))
+    small = len(shape) == 0 or shape[-1] < SHORTEST or math.prod(shape) < codec.min_size
+    complex_moment = not square and jnp.issubdtype(dtype, jnp.complexfloating)
+    if small or complex_moment or first_match(codec.exclude, where) is not None:
+        return Float().zeros(like, dtype, square=square, where=where)
+    zeros = jnp.zeros_like(like, dtype=dtypes[0])
+    scale, top = (blocks.per_block(zeros, codec.block_size, dtypes[1], where) for _ in range(2))
+    return Quantized(zeros, scale, top)
 
 
 def decode_blocks(codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Array:

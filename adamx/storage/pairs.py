@@ -14,18 +14,19 @@ from adamx import hyperparameters
 from adamx.numerics import Scalar
 from adamx.storage.codec import HALF_BITS, Codec, Quantized, Resolution, Stored
 from adamx.storage.floats import Float
+from adamx.storage.int4 import Int4
 from adamx.trees import Tree, path_name
 
 LONGEST = 2.0
 """How many times as long as the exact longest step one of stored moments may be."""
 
 TOGETHER = (
-    "A float32 or bfloat16 m goes with every v. For m in float16, float8 or Int8 pass the same to mu_dtype and "
+    "A float32, bfloat16 or Int4 m goes with every v. For m in float16, float8 or Int8 pass the same to mu_dtype and "
     "nu_dtype; of Int8, min_size and exclude must be the same and the block_size of v at least that of m"
 )
 TOGETHER_IN_ADAMAX = (
     "A float32 or bfloat16 m goes with every storage of the largest gradient. For m in float16 or float8 pass the same "
-    "to mu_dtype and nu_dtype. An Int8 m goes with none"
+    "to mu_dtype and nu_dtype. An Int8 or Int4 m goes with none"
 )
 
 
@@ -90,6 +91,8 @@ def check_pair(mu: Codec, nu: Codec, p: float = 2.0) -> None:
         nu: how v is stored.
         p: the power of |g| that v averages: steps divide by its p-th root. Infinity: v is a maximum of |g|.
     """
+    if isinstance(mu, Int4) and math.isinf(p):
+        raise ValueError(f"mu_dtype={mu!r} holds m over the root of v, and AdaMax has no v. {TOGETHER_IN_ADAMAX}")
     fine = resolution(mu, False)
     if fine is None:
         return

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from adamx.numerics import ulp
@@ -35,18 +36,29 @@ def sum_to_bfloat16(x: jax.Array, y: jax.Array, bits: jax.Array) -> jax.Array:
         y: float32; a constant one far below half a unit in the last place of x still moves it on average.
         bits: 2^32 times the thresholds.
     """
+    return from_bits(_sum(x, y, bits, 16))
+
+
+def sum_to_24_bits(x: jax.Array, y: jax.Array, bits: jax.Array) -> jax.Array:
+    """The same to float32 numbers whose last 8 bits are 0."""
+    return jax.lax.bitcast_convert_type(_sum(x, y, bits, 8), jnp.float32)
+
+
+def _sum(x: jax.Array, y: jax.Array, bits: jax.Array, drop: int) -> jax.Array:
+    """The bits of `x + y` as a float32 number whose last bits, so many, are 0."""
+    kept, parts = np.uint32(2**32 - (1 << drop)), float(1 << drop)
     total = x + y
     part = total - x
     dropped = (x - (total - part)) + (y - part)  # Knuth's two-sum: exact
     whole = jax.lax.bitcast_convert_type(total, jnp.uint32)
     unit = jnp.maximum(ulp(total), float(jnp.finfo(jnp.float32).smallest_normal))
     outward = jnp.where(total < 0, -dropped, dropped) / unit
-    fits = (whole & 0xFFFF).astype(jnp.float32) + outward  # in units in the last place of the float32 sum
+    fits = (whole & ~kept).astype(jnp.float32) + outward  # in units in the last place of the float32 sum
     below = fits < 0
-    up = fits + jnp.where(below, 65536.0, 0.0) > fraction(bits) * 65536
-    rounded = (whole & UPPER) + ((up.astype(jnp.uint32) - below.astype(jnp.uint32)) << 16)
+    up = fits + jnp.where(below, parts, 0.0) > fraction(bits) * parts
+    rounded = (whole & kept) + ((up.astype(jnp.uint32) - below.astype(jnp.uint32)) << drop)
     plain = (total == 0) | ~(jnp.abs(dropped) < jnp.inf)
-    return from_bits(jnp.where(plain, nearest_even(total), rounded))
+    return jnp.where(plain, nearest_even(total, drop), rounded)
 
 
 def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square: bool = False) -> jax.Array:

@@ -38,6 +38,7 @@ INNER = {
 WRAPPERS = {
     "alone": lambda tx: tx,
     "master weights": adamx.with_master_weights,
+    "24-bit master weights": lambda tx: adamx.with_master_weights(tx, bits=24),
     "stochastic rounding": adamx.with_stochastic_rounding,
     "guard": lambda tx: adamx.skip_nonfinite(tx, max_consecutive=0),
     "guarded master weights": lambda tx: adamx.skip_nonfinite(adamx.with_master_weights(tx), max_consecutive=0),

@@ -14,7 +14,14 @@ from adamx.variables import bare
 from tests.family import FAMILY, normal
 
 INT8 = adamx.storage.Int8(min_size=16)
-CODECS = {"int8": INT8, "float8": "float8_e4m3fn", "float16": "float16", "bfloat16": "bfloat16", "float32": None}
+CODECS = {
+    "int8": INT8,
+    "int4": adamx.storage.Int4(min_size=16),
+    "float8": "float8_e4m3fn",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "float32": None,
+}
 MESH = jax.sharding.Mesh(jax.devices()[:1], ("data",))
 DECAYING = functools.partial(adamx.adamw, weight_decay=0.1, mask=adamx.not_matching("bias$"))
 

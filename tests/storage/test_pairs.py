@@ -1,6 +1,7 @@
 import functools
 import inspect
 import itertools
+import re
 from unittest import mock
 
 import jax
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 import adamx
-from adamx.storage import Float, Int8, Resolution
+from adamx.storage import Float, Int4, Int8, Resolution
 from tests.family import FAMILY
 
 STORAGES = {
@@ -22,22 +23,30 @@ STORAGES = {
     "int8": Int8(min_size=0),
     "int8, 32": Int8(32, 0),
     "int8, 512": Int8(512, 0),
+    "int4": Int4(min_size=0),
+    "int4, 32": Int4(32, 0),
 }
 FINE = ("float32", "bfloat16")
 BESIDE = {
     "float16": {"float16", "e4m3", "e5m2"},
     "e4m3": {"e4m3", "e5m2"},
     "e5m2": {"float16", "e4m3", "e5m2"},
-    "int8": {"int8", "int8, 512"},
-    "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3"},
+    "int8": {"int8", "int8, 512", "int4"},
+    "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3", "int4", "int4, 32"},
     "int8, 512": {"int8, 512"},
+    "int4": set(STORAGES),
+    "int4, 32": set(STORAGES),
 }
 """The storages of v with which one of m goes, where steps divide by a root of v; float32 and bfloat16 go with all."""
+ROOTLESS = ("adopt", "ademamix")
+"""Optimizers with an average that is divided by no root of v beside it: none of theirs is in Int4."""
 BESIDE_A_MAXIMUM = {"float16": {"float16", "e4m3", "e5m2"}, "e4m3": {"e4m3"}, "e5m2": {"e4m3", "e5m2"}}
 PAIRS = list(itertools.product(STORAGES, STORAGES))
 
 
 def goes(optimizer, mu, nu):
+    if "int4" in mu and optimizer.startswith(ROOTLESS):
+        return False
     return mu in FINE or nu in (BESIDE_A_MAXIMUM if "adamax" in optimizer else BESIDE).get(mu, ())
 
 
@@ -98,24 +107,28 @@ def test_a_pair_that_does_not_go_together_is_refused_when_it_is_built(optimizer)
             build()
             continue
         with pytest.raises(
-            ValueError, match=r"^mu_dtype=.* and nu_dtype=.* do not go together: m is known to"
+            ValueError,
+            match=r"^mu_dtype=.*( and nu_dtype=.* do not go together: m is known to|Int4.* over the root of)",
         ) as caught:
             build()
-        assert "float32 or bfloat16 m goes with every" in str(caught.value)
-        assert "pass the same to mu_dtype and nu_dtype" in str(caught.value)
+        if not ("int4" in mu and optimizer.startswith(ROOTLESS)):
+            assert re.search("float32( or bfloat16|, bfloat16 or Int4) m goes with every", str(caught.value))
+            assert "pass the same to mu_dtype and nu_dtype" in str(caught.value)
 
 
 ALIKE = [(name, name) for name in STORAGES]
+OTHERS = [*ALIKE[1:6], ("int8, 32", "int8"), ("float32", "int8"), ("int4", "int4"), ("int4", "float32")]
+OTHERS += [("int4", "int8"), ("float32", "int4, 32")]
 GOING = [
     (optimizer, *pair)
     for optimizer in FAMILY
-    for pair in (PAIRS if optimizer == "adam" else [*ALIKE[1:6], ("int8, 32", "int8"), ("float32", "int8")])
+    for pair in (PAIRS if optimizer == "adam" else OTHERS)
     if goes(optimizer, *pair)
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "mu", "nu"), GOING, ids=" ".join)
+@pytest.mark.parametrize(("optimizer", "mu", "nu"), GOING, ids=[" ".join(row) for row in GOING])
 def test_no_step_is_longer_than_twice_the_exact_longest(optimizer, mu, nu):
     found = longest(FAMILY[optimizer].make, mu_dtype=STORAGES[mu], nu_dtype=STORAGES[nu])
     np.testing.assert_array_less(found, 2 * exact(optimizer))

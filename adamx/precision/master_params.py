@@ -95,8 +95,8 @@ def set_master_params(state: Any, params: optax.Params, weights: optax.Params) -
 
     A parameter becomes its weight rounded to nearest, and the state keeps what the rounding drops. Training continues
     from the float32 weights: the first steps are bitwise identical to those of float32 training. A state of 24
-    bits keeps the weights rounded to nearest. The inverse of `master_params`, and the way to load float32 weights into a
-    run.
+    bits keeps the weights rounded to nearest. The inverse of `master_params`, and the way to load float32 weights into
+    a run.
 
     Args:
         state: of `with_master_weights`, or any state that contains such.

@@ -8,6 +8,7 @@ most 2.13 bytes, and 2 + 2 + state for float32-exact training of bfloat16 parame
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,14 +42,19 @@ def plain(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 MASTER, ROUNDED = adamx.with_master_weights, adamx.with_stochastic_rounding
+NARROW = functools.partial(MASTER, bits=24)
+INT4 = adamx.storage.Int4()
 CASES = [
     Case("float32, float32 moments", jnp.float32, plain, {}, 8),
     Case("float32, bfloat16 moments", jnp.float32, plain, HALF, 4),
     Case("float32, float8 moments", jnp.float32, plain, FLOAT8),
     Case("float32, int8 moments", jnp.float32, plain, BYTE, 2.13),
+    Case("float32, int4 m and int8 v", jnp.float32, plain, {**BYTE, "mu_dtype": INT4}, 1.6),
+    Case("float32, int4 moments", jnp.float32, plain, {"mu_dtype": INT4, "nu_dtype": INT4}, 1.1),
     Case("bfloat16 + master weights, float32 moments", jnp.bfloat16, MASTER, {}, 2 + 8),
     Case("bfloat16 + master weights, bfloat16 moments", jnp.bfloat16, MASTER, HALF, 2 + 4),
     Case("bfloat16 + master weights, int8 moments", jnp.bfloat16, MASTER, BYTE, 2 + 2.13),
+    Case("bfloat16 + 24-bit master weights, int8 moments", jnp.bfloat16, NARROW, BYTE, 1 + 2.13),
     Case("bfloat16 + stochastic rounding, bfloat16 moments", jnp.bfloat16, ROUNDED, HALF, 4),
     Case("bfloat16 + stochastic rounding, int8 moments", jnp.bfloat16, ROUNDED, BYTE, 2.13),
 ]
@@ -72,7 +78,8 @@ def measured(case: Case, shape: tuple[int, ...]) -> Bytes:
     compiled = step_of(Optimizer(tx)).lower(params, state, gradients).compile()
     memory, n = compiled.memory_analysis(), params["w"].size
     params, state = compiled(params, state, gradients)
-    live = [sum(x.nbytes for x in jax.tree.leaves(tree)) / n for tree in (params, gradients, state)]
+    live = [sum(x.nbytes for x in jax.tree.leaves(tree)) / n for tree in (params, gradients)]
+    live.append(adamx.state_bytes(state).total / n)
     aliased = memory.alias_size_in_bytes / n / (live[0] + live[2])
     return Bytes(*live, memory.temp_size_in_bytes / n, aliased)
 

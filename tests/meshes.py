@@ -1,7 +1,6 @@
 """A program for a process of its own: every optimizer, storage and wrapper on meshes of 8 host devices.
 
-Run `python tests/meshes.py KIND/NAME...`, "explicit/int8" say, or with kinds alone, or without any for all; it prints
-what held, one line each.
+`python tests/meshes.py KIND/NAME...`: "explicit/int8" say, kinds alone, or none for all; prints a line for what held.
 """
 
 import os
@@ -27,8 +26,7 @@ from adamx.kernels import layout
 layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
 
-INT8 = adamx.storage.Int8(block_size=32, min_size=0)
-INT4 = adamx.storage.Int4(block_size=32, min_size=0)
+INT8, INT4 = (codec(block_size=32, min_size=0) for codec in (adamx.storage.Int8, adamx.storage.Int4))
 FLOAT8 = adamx.storage.Float("float8_e4m3fn")
 STORAGES = {
     "int8": {"mu_dtype": INT8, "nu_dtype": INT8},

@@ -229,7 +229,6 @@ def test_modes(name, mode, request):
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, tx.init(g[0]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", LOW.values(), ids=LOW.keys())
 def test_no_finite_gradient_makes_an_infinite_state(arguments):
     tx = adamx.adam(1.0, **arguments)

@@ -127,7 +127,6 @@ GOING = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "mu", "nu"), GOING, ids=[" ".join(row) for row in GOING])
 def test_no_step_is_longer_than_twice_the_exact_longest(optimizer, mu, nu):
     found = longest(FAMILY[optimizer].make, mu_dtype=STORAGES[mu], nu_dtype=STORAGES[nu])

@@ -29,8 +29,7 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devic
 INT8, INT4 = (codec(block_size=32, min_size=0) for codec in (adamx.storage.Int8, adamx.storage.Int4))
 FLOAT8 = adamx.storage.Float("float8_e4m3fn")
 STORAGES = {
-    "int8": {"mu_dtype": INT8, "nu_dtype": INT8},
-    "int4": {"mu_dtype": INT4, "nu_dtype": INT4},
+    **{name: {"mu_dtype": codec, "nu_dtype": codec} for name, codec in {"int8": INT8, "int4": INT4}.items()},
     "float8": {"mu_dtype": FLOAT8, "nu_dtype": "float8_e5m2"},
     "float16": {"mu_dtype": "bfloat16", "nu_dtype": "float16"},
     "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},

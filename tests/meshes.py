@@ -239,12 +239,8 @@ def main(kinds):
             print(f"{kind}/{one} ok", flush=True)
 
 
-QUANTIZED = ["averaged, int8", "int8", "fused int8", "float8", "float16", "guarded int8", "probed int8"]
-KINDS = {
-    "explicit": (explicit, TRANSFORMATIONS),
-    "shapes": (shapes, TRANSFORMATIONS),
-    "cut": (cut, QUANTIZED),
-}
+QUANTIZED = ["averaged, int8", "int8", "int4", "fused int8", "float8", "float16", "guarded int8", "probed int8"]
+KINDS = {"explicit": (explicit, TRANSFORMATIONS), "shapes": (shapes, TRANSFORMATIONS), "cut": (cut, QUANTIZED)}
 
 if __name__ == "__main__":
     main(KINDS)

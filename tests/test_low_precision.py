@@ -17,7 +17,7 @@ from adamx.storage.choice import moment_codecs
 SHAPE = (32, 128)
 STEPS = 400
 CODECS = {"bfloat16": "bfloat16", "int8": Int8(), "int4": Int4()}
-# mean factor, median error, largest step
+# Mean factor, median error, largest step.
 BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": (0.08, 0.07, 2.0), "int4": (0.1, 0.5, 2.0)}
 
 

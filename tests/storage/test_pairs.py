@@ -24,7 +24,6 @@ STORAGES = {
     "int8, 32": Int8(32, 0),
     "int8, 512": Int8(512, 0),
     "int4": Int4(min_size=0),
-    "int4, 32": Int4(32, 0),
 }
 FINE = ("float32", "bfloat16")
 BESIDE = {
@@ -32,13 +31,12 @@ BESIDE = {
     "e4m3": {"e4m3", "e5m2"},
     "e5m2": {"float16", "e4m3", "e5m2"},
     "int8": {"int8", "int8, 512", "int4"},
-    "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3", "int4", "int4, 32"},
+    "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3", "int4"},
     "int8, 512": {"int8, 512"},
     "int4": set(STORAGES),
-    "int4, 32": set(STORAGES),
 }
 """The storages of v with which one of m goes, where steps divide by a root of v; float32 and bfloat16 go with all."""
-ROOTLESS = ("adopt", "ademamix")  # with an average that is divided by no root of v beside it: none is in Int4
+ROOTLESS = ("adopt", "ademamix")  # they have an average without a v
 BESIDE_A_MAXIMUM = {"float16": {"float16", "e4m3", "e5m2"}, "e4m3": {"e4m3"}, "e5m2": {"e4m3", "e5m2"}}
 PAIRS = list(itertools.product(STORAGES, STORAGES))
 
@@ -114,8 +112,8 @@ def test_a_pair_that_does_not_go_together_is_refused_when_it_is_built(optimizer)
 
 
 ALIKE = [(name, name) for name in STORAGES]
-OTHERS = [*ALIKE[1:6], ("int8, 32", "int8"), *(("float32", nu) for nu in ("int8", "int4, 32"))]
-OTHERS += [("int4", nu) for nu in ("int4", "float32", "int8")]
+OTHERS = [*ALIKE[1:6], ("int8, 32", "int8"), ("float32", "int8"), ("int4", "int4"), ("int4", "float32")]
+OTHERS += [("int4", "int8"), ("float32", "int4")]
 GOING = [
     (optimizer, *pair)
     for optimizer in FAMILY

@@ -9,6 +9,7 @@ import ast
 import contextlib
 import doctest
 import io
+import itertools
 import json
 import os
 import re
@@ -169,10 +170,10 @@ def messages():
     """What `raise` and `warnings.warn` say in adamx, but for errors that repeat another one."""
     trees = {file: list(ast.walk(ast.parse(file.read_text()))) for file in sorted((ROOT / "adamx").rglob("*.py"))}
     names = {"HIDDEN": HIDDEN}
+    for node in itertools.chain(*trees.values()):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+            names[ast.unparse(node.targets[0])] = written(node.value, names)
     for file, nodes in trees.items():
-        for node in nodes:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
-                names[ast.unparse(node.targets[0])] = written(node.value, names)
         for node in nodes:
             call = node.exc if isinstance(node, ast.Raise) else node
             if not isinstance(call, ast.Call) or not call.args or "{error}" in ast.unparse(call):

@@ -33,7 +33,7 @@ def test_a_norm_whose_squares_overflow():
     np.testing.assert_allclose(adamx.clip_by_global_norm(1.0).update(g, optax.EmptyState())[0], 0.1, rtol=1e-6)
 
 
-WAYS = {"step": lambda tx, *args: adamx.step(tx, *args), "update": lambda tx, *args: tx.update(*args)}
+WAYS = {"step": adamx.step, "update": lambda tx, *args: tx.update(*args)}
 
 
 @pytest.mark.parametrize("way", WAYS)

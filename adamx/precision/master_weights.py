@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.core.errors import check_params, wrong_state
+from adamx.core.errors import check_params, transformation, wrong_state
 from adamx.core.leaf import MASTER
 from adamx.core.step import Weights, tree_to_float32
 from adamx.precision.half import start_in_float32, with_step
@@ -107,7 +107,7 @@ def with_master_weights(tx: optax.GradientTransformation) -> optax.GradientTrans
         >>> float(params[0]), round(float(adamx.master_params(state, params)[0]), 4)
         (0.98828125, 0.99)
     """
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
 
     def init(params: optax.Params) -> MasterWeightsState:
         weights = start_in_float32(params)

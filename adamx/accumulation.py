@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from adamx import hyperparameters, numerics
 from adamx.core.branch import branch, no_step, no_updates
-from adamx.core.errors import wrong_state
+from adamx.core.errors import transformation, wrong_state
 from adamx.core.leaf import scaled
 from adamx.core.rate import check_schedule
 from adamx.core.state import increment
@@ -123,7 +123,7 @@ def accumulate(
     """
     if not callable(every):
         every = hyperparameters.integer("every", every, 1)
-    inner, codec = optax.with_extra_args_support(tx), moment_codec("dtype", dtype, SLOW)
+    inner, codec = transformation(tx), moment_codec("dtype", dtype, SLOW)
     total = _Sum(codec, every)
 
     def init(params: optax.Params) -> AccumulateState:

@@ -48,11 +48,12 @@ def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformationExtraAr
     ) -> tuple[optax.Updates, optax.OptState]:
         check_leaves("gradient", updates)
         norm = global_norm(updates)
+        divisor = _divisor(norm, limit)
 
         def clipped(g: jax.Array) -> tuple[jax.Array]:
             wide = jnp.asarray(g, numerics.compute_dtype(jnp.result_type(g)))
             real = numerics.real_dtype(wide.dtype)
-            over = numerics.divide(wide, norm.astype(real)) * numerics.as_scalar(limit, real)
+            over = numerics.divide(wide, divisor.astype(real)) * numerics.as_scalar(limit, real)
             return (jnp.where(norm < limit, wide, over).astype(jnp.result_type(g)),)
 
         return map_leaves(clipped, 1, updates)[0], check_empty(state)
@@ -61,7 +62,12 @@ def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformationExtraAr
         check_leaves("gradient", gradients)
         norm = global_norm(gradients)
         norm = norm if so_far is None else norm * so_far
-        clip = jnp.where(norm < limit, 1.0, limit / norm)
+        clip = jnp.where(norm < limit, 1.0, limit / _divisor(norm, limit))
         return clip if so_far is None else so_far * clip, check_empty(state)
 
     return optax.GradientTransformationExtraArgs(no_state, Update(update, factor=factor))
+
+
+def _divisor(norm: jax.Array, limit: Scalar) -> jax.Array:
+    """The norm, and 1 where nothing is clipped: a quotient that is not chosen must not make the derivative NaN."""
+    return jnp.where((norm < limit) | (norm == 0), jnp.ones_like(norm), norm)

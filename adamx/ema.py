@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters, numerics
 from adamx.core.average import of_parameters
 from adamx.core.branch import branch
-from adamx.core.errors import check_params, wrong_state
+from adamx.core.errors import check_params, transformation, wrong_state
 from adamx.core.leaf import PLAIN, to_float32
 from adamx.core.rate import check_schedule
 from adamx.core.state import increment
@@ -98,7 +98,7 @@ def with_ema(
     debias = hyperparameters.flag("debias", debias)
     rate = decay if callable(decay) else hyperparameters.decay_rate("decay", decay)
     average = of_parameters(rate if isinstance(rate, float) else None, dtype)
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
 
     def init(params: optax.Params) -> EmaState:
         if callable(rate):

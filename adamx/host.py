@@ -9,6 +9,7 @@ import optax
 from jax.core import Tracer
 from jax.sharding import AxisType
 
+from adamx.core.errors import transformation
 from adamx.core.guarded import Branch
 from adamx.core.step import Execute, Pass, Update, Weights, about, take_step
 from adamx.streaming.parts import in_parts
@@ -66,7 +67,7 @@ def on_host(
     """
     if device is not None and not isinstance(device, jax.Device):
         raise TypeError(f"device must be one of jax.devices(), got {device!r}")
-    inner, memory = optax.with_extra_args_support(tx), Memory()
+    inner, memory = transformation(tx), Memory()
 
     def host() -> Device:
         return jax.local_devices(backend="cpu")[0] if device is None else device

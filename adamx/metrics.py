@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx import shards
-from adamx.core.errors import check_params, wrong_state
+from adamx.core.errors import check_params, transformation, wrong_state
 from adamx.core.leaf_norms import Norms, leaf_norms, of_given
 from adamx.core.step import Pass, Update, Weights, about, landed, take_step, tree_to_float32
 from adamx.core.work import by_xla
@@ -86,7 +86,7 @@ def with_norms(tx: optax.GradientTransformation, *patterns: str) -> optax.Gradie
     checked = check_patterns("with_norms", patterns)
     if ALL in checked:
         raise ValueError(f"with_norms: the pattern {ALL!r} has the name of the norm over all leaves: write ({ALL})")
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
 
     def init(params: optax.Params) -> NormsState:
         check_all_match("with_norms", checked, params)

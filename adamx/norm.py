@@ -67,7 +67,7 @@ def global_norm(tree: Tree, own: frozenset[str] | None = None) -> jax.Array:
         first, *others = (shards.total(x, over) for over, x in sums.items())
         for other in others:
             first = _plus(first, other)
-        return jnp.sqrt(first)
+        return numerics.root(first)
 
     norm = root(1.0)
     return jax.lax.cond(jnp.isinf(norm), lambda: root(SMALL) / SMALL, lambda: norm)

@@ -11,6 +11,7 @@ import optax
 from optax.transforms import PartitionState
 
 from adamx.core.errors import wrong_state
+from adamx.core.hidden import HIDDEN
 from adamx.core.step import Pass, Update, Weights, about, measured, take_step
 from adamx.patterns import check_all_match, check_patterns
 from adamx.trees import Tree, path_name
@@ -162,6 +163,8 @@ def _group_of(name: str, patterns: tuple[str, ...], rest: bool) -> str:
 
 def _why(groups: Mapping[str, optax.GradientTransformation]) -> str:
     """Why a group has no step of one pass."""
+    if any(about(tx).why == HIDDEN for tx in groups.values()):
+        return HIDDEN
     composed = [name for name, tx in groups.items() if tx is not FROZEN and (about(tx).step is None or about(tx).why)]
     return f"the optimizer of {composed[0]!r} has no step of one pass" if composed else ""
 

@@ -33,6 +33,23 @@ def test_a_norm_whose_squares_overflow():
     np.testing.assert_allclose(adamx.clip_by_global_norm(1.0).update(g, optax.EmptyState())[0], 0.1, rtol=1e-6)
 
 
+WAYS = {"step": adamx.step, "update": lambda tx, *args: tx.update(*args)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [0.0, 1e-25, 1.0])
+@pytest.mark.parametrize("limit", [0.0, 0.5, 10.0])
+def test_the_derivative_is_finite_for_gradients_of_any_size(way, size, limit):
+    tx = adamx.chain(adamx.clip_by_global_norm(limit), adamx.adam(0.1))
+    g = jnp.full(4, size)
+
+    def moved(g):
+        return WAYS[way](tx, g, tx.init(g), g)[0].sum()
+
+    assert np.isfinite(moved(g))
+    assert np.isfinite(jax.grad(moved)(g)).all()
+
+
 def test_errors():
     with pytest.raises(ValueError, match="max_norm must be a finite number of at least 0, got -1"):
         adamx.clip_by_global_norm(-1.0)

@@ -5,8 +5,8 @@ from typing import Any
 
 import optax
 
-from adamx.core.errors import wrong_state
-from adamx.core.step import Pass, Update, Weights, about, composed_update
+from adamx.core.errors import transformation, wrong_state
+from adamx.core.step import UNSAID, Pass, Update, Weights, about, composed_update
 from adamx.trees import Tree
 
 
@@ -36,7 +36,7 @@ def chain(*args: optax.GradientTransformation) -> optax.GradientTransformationEx
         >>> state[1][0].mu.round(2)
         Array([0.06, 0.08], dtype=float32)
     """
-    stages, chained = args, optax.chain(*args)
+    stages, chained = args, optax.chain(*map(transformation, args))
 
     def checked(state: Any) -> tuple[Any, ...]:
         if not isinstance(state, tuple) or hasattr(state, "_fields") or len(state) != len(stages):
@@ -71,7 +71,8 @@ def _optimizer_in(stages: Sequence[optax.GradientTransformation]) -> tuple[int |
     """The number of the stage whose step is that of the chain, and why that is not one pass; None: there is no step."""
     stepping = [i for i, stage in enumerate(stages) if about(stage).step is not None]
     if not stepping:
-        return None, "no stage of the chain makes one pass"
+        told = [about(stage).why for stage in stages]
+        return None, next((why for why in told if why and why != UNSAID), "no stage of the chain makes one pass")
     if len(stepping) > 1:
         return None, "two stages of the chain are optimizers"
     core = stepping[0]
@@ -116,7 +117,7 @@ def join(
         >>> type(tx.init(jnp.zeros(1))).__name__
         'MomentsState'
     """
-    head, tail = optax.with_extra_args_support(first), [optax.with_extra_args_support(tx) for tx in rest]
+    head, tail = transformation(first), [transformation(tx) for tx in rest]
 
     def init(params: optax.Params) -> optax.OptState:
         for i, tx in enumerate(tail, start=1):

@@ -115,6 +115,9 @@ def _decay(
 ) -> optax.GradientTransformationExtraArgs:
     """A stage that adds λ θ, or takes it away."""
     cautious = hyperparameters.flag("cautious", cautious)
+    names = [x for x in jax.tree.leaves(mask) if isinstance(x, str)]
+    if names:
+        raise TypeError(f"mask must have booleans, got {names[0]!r}: for a pattern, mask=adamx.match({names[0]!r})")
     decay = weight_decay if callable(weight_decay) else hyperparameters.nonnegative("weight_decay", weight_decay)
 
     def decayed_by(lam: Scalar) -> Callable[[jax.Array, jax.Array], tuple[jax.Array]]:

@@ -45,3 +45,13 @@ def check_params(what: str, params: Any) -> Any:
     if params is None:
         raise ValueError(f"{what} needs the parameters: tx.update(gradients, state, params)")
     return params
+
+
+def transformation(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """A transformation whose update takes extra arguments, from any one; a TypeError for anything else."""
+    if hasattr(tx, "init") and hasattr(tx, "update"):
+        return optax.with_extra_args_support(tx)
+    way_out = ": call it with its arguments" if callable(tx) else ""
+    if isinstance(tx, list | tuple):
+        way_out = ": pass each as an argument of its own, adamx.chain(*stages)"
+    raise TypeError(f"expected a transformation such as adamx.adamw(1e-3), got {type(tx).__name__} {tx!r:.60}{way_out}")

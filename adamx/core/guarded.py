@@ -13,7 +13,7 @@ import optax
 
 from adamx import shards
 from adamx.core.branch import branch, no_step, no_updates
-from adamx.core.errors import wrong_state
+from adamx.core.errors import transformation, wrong_state
 from adamx.core.step import Pass, Update, Weights, about, take_step
 from adamx.core.work import by_xla
 from adamx.norm import known_norm
@@ -57,7 +57,7 @@ def guarded(
     Returns:
         A transformation with the guard's state around that of `tx`.
     """
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
 
     def init(params: optax.Params) -> Any:
         return start(tx.init(params))

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from adamx.core import in_blocks
 from adamx.core.averages import Averages, averages_of, checked_moments, of_squares
+from adamx.core.errors import transformation
 from adamx.core.message import Message, Moments, Weight, check_message
 from adamx.core.state import MomentsState, increment
 from adamx.hyperparameters import names_hints
@@ -123,7 +124,7 @@ def on_first_moment(tx: optax.GradientTransformation) -> optax.GradientTransform
         >>> tx.init(jnp.zeros(1))[1]
         EmptyState()
     """
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
 
     def update(
         updates: Any, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any

@@ -1,7 +1,6 @@
 """`explain`: which way a step takes, leaf by leaf, and why."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from adamx.core.errors import transformation
 from adamx.core.leaf import Leaf
-from adamx.core.step import UNSAID, Pass, Update, Weights, about, take_step
+from adamx.core.step import Pass, Weights, about, take_step
 from adamx.core.work import Work, folds
 from adamx.footprint import state_bytes
 from adamx.kernels import native
@@ -115,7 +115,7 @@ def explain(
     """
     kernel, problem = _kernel(platform)
     shapes = jax.eval_shape(lambda: bare(params))
-    state = jax.eval_shape(tx.init, shapes)
+    state = jax.eval_shape(transformation(tx).init, shapes)
     found: dict[int, tuple[str, str]] = {}
 
     def note(work: Work) -> tuple[Leaf, ...]:
@@ -134,7 +134,7 @@ def explain(
 
     jax.eval_shape(traced, shapes, state, shapes)
     names = named_leaves(shapes)
-    why = why_composed(tx) if len(found) < len(names) else ""
+    why = about(tx).why if len(found) < len(names) else ""
     leaves = [
         LeafStep(name, tuple(x.shape), str(x.dtype), *found.get(i, ("composed", why)))
         for i, (name, x) in enumerate(names.items())
@@ -177,31 +177,3 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
     if has_24_bits(leaf):
         return "XLA rounds master weights to 24 bits"
     return "the kernel does not take this shape, dtype or storage"
-
-
-HIDDEN = "optax.chain hides the one pass of adamx: use adamx.chain, with the same state"
-CHAINS = ("chain.<locals>.", "named_chain.<locals>.")
-"""How the names of the updates of optax's chains begin."""
-
-
-def why_composed(tx: optax.GradientTransformation) -> str:
-    """Why a transformation has no step of one pass."""
-    return HIDDEN if hides_one_pass(tx) else about(tx).why
-
-
-def hides_one_pass(tx: optax.GradientTransformation) -> bool:
-    """Whether a chain of optax has a stage whose step is one pass."""
-    return about(tx).why == UNSAID and any(update.step is not None and not update.why for update in _chained(tx.update))
-
-
-def _chained(update: Any) -> Iterator[Update]:
-    """The updates of adamx in a chain of optax, and in chains in it: its function holds them."""
-    if isinstance(update, Update):
-        yield update
-    elif getattr(update, "__qualname__", "").startswith(CHAINS):
-        held = [cell.cell_contents for cell in update.__closure__ or ()]
-        for stages in held:
-            for stage in stages if isinstance(stages, tuple | list) else ():  # pyright: ignore[reportUnknownVariableType]
-                named = isinstance(stage, tuple) and not hasattr(stage, "update")  # pyright: ignore[reportUnknownArgumentType]
-                one: Any = stage[-1] if named else stage
-                yield from _chained(getattr(one, "update", one))

@@ -7,10 +7,10 @@ import jax
 import optax
 
 from adamx.core.errors import check_params
+from adamx.core.hidden import HIDDEN
 from adamx.core.step import Pass, Weights, about, take_step
 from adamx.core.work import by_xla
 from adamx.kernels.execute import by_kernels
-from adamx.kernels.explain import HIDDEN, hides_one_pass
 from adamx.precision.order import warn_of_what_follows
 from adamx.variables import bare
 
@@ -68,7 +68,7 @@ def step(
     told = Pass(BACKENDS[backend], extra)
     if about(tx).why:
         warn_of_what_follows(state)
-        if hides_one_pass(tx):
+        if about(tx).why == HIDDEN:
             warnings.warn(f"{HIDDEN}. adamx.explain(tx, params) tells more", stacklevel=2)
     if about(tx).step is None:
         weights, state = take_step(tx, gradients, state, Weights(params), told)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters
-from adamx.core.errors import check_params, wrong_state
+from adamx.core.errors import check_params, transformation, wrong_state
 from adamx.core.leaf import MASTER, master_sum
 from adamx.core.step import Weights, tree_to_float32
 from adamx.precision.half import start_in_float32, with_step
@@ -156,7 +156,7 @@ def with_master_weights(
         >>> float(params[0]), round(float(adamx.master_params(state, params)[0]), 4)
         (0.98828125, 0.99)
     """
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
     if hyperparameters.integer("bits", bits, 0) not in (WHOLE, NARROW):
         raise ValueError(f"bits must be {WHOLE} or {NARROW}, got {bits}")
     seed, narrow = hyperparameters.integer("seed", seed, 0), bits == NARROW

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx import hyperparameters
-from adamx.core.errors import check_params, wrong_state
+from adamx.core.errors import check_params, transformation, wrong_state
 from adamx.core.leaf import STOCHASTIC, land, to_float32
 from adamx.core.step import Weights, tree_to_float32
 from adamx.precision.half import start_in_float32, with_step
@@ -69,7 +69,7 @@ def with_stochastic_rounding(tx: optax.GradientTransformation, seed: int = 0) ->
         >>> round(float(params.astype(jnp.float32).mean()), 3)
         0.99
     """
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
     seed = hyperparameters.integer("seed", seed, 0)
 
     def init(params: optax.Params) -> StochasticRoundingState:

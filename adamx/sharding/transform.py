@@ -6,6 +6,7 @@ import jax
 import optax
 from jax.sharding import PartitionSpec
 
+from adamx.core.errors import transformation
 from adamx.core.leaf_norms import are
 from adamx.core.step import Pass, Update, Weights, about, take_step
 from adamx.differences import first_difference
@@ -59,7 +60,7 @@ def shard_state(
         0.9
     """
     axes, explicit = mesh_axes(mesh, axis), is_explicit(mesh)
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(tx)
     auto = automatic(mesh)
 
     def plan(params: Tree) -> Plan:

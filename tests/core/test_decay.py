@@ -195,3 +195,10 @@ def test_cautious_is_true_or_false():
         adamx.add_decayed_weights(0.5, cautious=0.5)
     with pytest.raises(TypeError, match=r"^cautious must be True or False, got 'yes'"):
         adamx.decay_weights(0.5, cautious="yes")
+
+
+@pytest.mark.parametrize("mask", ["bias$", ["bias$"], {"w": "decay", "b": "no"}])
+def test_a_pattern_is_no_mask(mask):
+    for make in (adamx.add_decayed_weights, adamx.decay_weights):
+        with pytest.raises(TypeError, match=r"mask must have booleans, got '.*': for a pattern, mask=adamx\.match\("):
+            make(0.1, mask)

@@ -28,3 +28,37 @@ def test_missing_parameters_are_told():
     with pytest.raises(ValueError, match=r"weight decay needs the parameters: tx\.update\(gradients, state, params\)"):
         check_params("weight decay", None)
     assert check_params("weight decay", 1.0) == 1.0
+
+
+TAKES_ONE = {
+    "accumulate": lambda tx: adamx.accumulate(tx, 2),
+    "chain": lambda tx: adamx.chain(adamx.clip_by_global_norm(1.0), tx),
+    "ema": lambda tx: adamx.with_ema(tx, 0.9),
+    "explain": lambda tx: adamx.explain(tx, jnp.ones(2)),
+    "guard": adamx.skip_nonfinite,
+    "host": adamx.on_host,
+    "join": adamx.join,
+    "master weights": adamx.with_master_weights,
+    "m alone": adamx.on_first_moment,
+    "norms": adamx.with_norms,
+    "spikes": adamx.skip_spikes,
+    "step": lambda tx: adamx.step(tx, jnp.ones(2), (), jnp.ones(2)),
+    "stochastic rounding": adamx.with_stochastic_rounding,
+}
+
+
+@pytest.mark.parametrize("name", TAKES_ONE)
+def test_what_is_no_transformation_is_told(name):
+    given = {"function adamw": adamx.adamw, "list": [adamx.adam(0.1)], "float 0.001": 1e-3, "NoneType None": None}
+    for words, tx in given.items():
+        with pytest.raises(TypeError, match=f"expected a transformation such as .*, got .*{words}"):
+            TAKES_ONE[name](tx)
+    with pytest.raises(TypeError, match="call it with its arguments"):
+        TAKES_ONE[name](adamx.adamw)
+    with pytest.raises(TypeError, match=r"adamx\.chain\(\*stages\)"):
+        TAKES_ONE[name]([adamx.adam(0.1)])
+
+
+def test_a_transformation_may_be_any_pair_of_init_and_update():
+    tx = adamx.chain(adamx.clip_by_global_norm(1.0), optax.MultiSteps(adamx.adam(0.1), 1))
+    assert adamx.step(tx, jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))[0].shape == (2,)

@@ -9,7 +9,6 @@ import ast
 import contextlib
 import doctest
 import io
-import itertools
 import json
 import os
 import re
@@ -18,8 +17,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from adamx.kernels.explain import HIDDEN
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -166,14 +163,21 @@ def written(node, names):
     return names.get(ast.unparse(getattr(node, "func", node)).removesuffix(".format"))
 
 
+def texts(nodes, names):
+    """The names that stand for texts, and the texts."""
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+            yield ast.unparse(node.targets[0]), written(node.value, names)
+
+
 def messages():
     """What `raise` and `warnings.warn` say in adamx, but for errors that repeat another one."""
     trees = {file: list(ast.walk(ast.parse(file.read_text()))) for file in sorted((ROOT / "adamx").rglob("*.py"))}
-    names = {"HIDDEN": HIDDEN}
-    for node in itertools.chain(*trees.values()):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
-            names[ast.unparse(node.targets[0])] = written(node.value, names)
+    constants = {}
+    for nodes in trees.values():
+        constants |= {name: text for name, text in texts(nodes, {}) if name.isupper()}
     for file, nodes in trees.items():
+        names = constants | dict(texts(nodes, constants))
         for node in nodes:
             call = node.exc if isinstance(node, ast.Raise) else node
             if not isinstance(call, ast.Call) or not call.args or "{error}" in ast.unparse(call):

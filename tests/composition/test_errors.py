@@ -33,10 +33,10 @@ ELSEWHERE = {
     "global_clipnorm": "optax.clip_by_global_norm(norm)",
     "use_ema": "adamx.with_ema",
     "ema_momentum": "adamx.with_ema",
-    "gradient_accumulation_steps": "optax.MultiSteps",
+    "gradient_accumulation_steps": "adamx.accumulate",
     "loss_scale_factor": "optax.scale(1 / factor)",
     "decoupled_weight_decay": "adamx.adamw",
-    "momentum_decay": "optax.inject_hyperparams(adamx.nadam)",
+    "momentum_decay": "adamx.inject_hyperparams(adamx.nadam)",
 }
 
 

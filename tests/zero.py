@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import adamx
 from adamx.kernels import layout
+from adamx.trees import nbytes
 
 layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
@@ -104,7 +105,7 @@ def check(name, kind):
     assert where.whole.keys() == {"odd"}, where
     for x, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(where.shardings), strict=True):
         assert x.sharding.is_equivalent_to(sharding, x.ndim), f"{x.sharding} instead of {sharding}"
-    here = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+    here = sum(nbytes(x.addressable_shards[0].data) for x in jax.tree.leaves(state))
     assert here == where.per_device, f"{here} bytes on a device, not {where.per_device}"
     assert 8 * (here - where.rest - where.whole["odd"]) == where.total - where.rest - where.whole["odd"]
 

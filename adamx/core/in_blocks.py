@@ -94,7 +94,8 @@ def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> t
     barriers keep the three apart, and let the compiler see that all read the same gradient and codes.
     """
     g, mu, nu = _checked(averages, g, mu, nu)
-    view = View(g.shape, _size(averages))
+    count = blocks.count(g.shape, _size(averages))
+    view = View(g.shape, blocks.size_of(g.shape[-1], count))  # a block longer than the last axis is not filled up
     in_blocks, bits = view.split(g), Given(view.split(walk.thresholds(g.shape)))
 
     def fresh(*before: Any) -> tuple[Quantized, Quantized]:

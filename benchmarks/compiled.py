@@ -73,7 +73,11 @@ class Row(NamedTuple):
 
 
 def rows(*, quick: bool) -> Iterator[Row]:
-    """The programs; composed: `update` and `apply_updates`; kernel: `adamx.step`; xla: that without a kernel."""
+    """The programs.
+
+    composed: `update` and `apply_updates`; kernel: `adamx.step`; xla: that without a kernel; pinned_host: that with the
+    state in host memory, see docs/offload.md.
+    """
     for target in ("v5e", "H100") if quick else ("v5e", "v6e", "H100"):
         for step in STEPS:
             for way in ("composed", "kernel") if quick else ("composed", "xla", "kernel"):
@@ -88,6 +92,8 @@ def rows(*, quick: bool) -> Iterator[Row]:
             yield Row("v5e", chips, step, SQUARE, "sharded")
             yield Row("v5e", chips, step, SQUARE, "shard_state")
     if not quick:
+        yield Row("v5e", 1, "float32", SQUARE, "pinned_host")
+        yield Row("v5e", 1, "bfloat16", SQUARE, "pinned_host")
         yield Row("H100", 1, "Int8", SMALL, "composed")
         yield Row("H100", 8, "Int8", SQUARE, "sharded")
 
@@ -113,14 +119,12 @@ def compiled(row: Row, on: list[Any]) -> dict[str, Any]:
     if row.way == "shard_state":
         tx = adamx.shard_state(tx, mesh, axis="data", specs=[split.spec] * count)
 
-    def placed(tree: Any) -> Any:
-        def leaf(x: Any) -> Any:
-            own = getattr(x, "sharding", None) or (split if x.ndim else whole)
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
-
-        return jax.tree.map(leaf, tree)
+    def place(x: Any) -> Any:
+        return getattr(x, "sharding", None) or (split if x.ndim else whole)
 
     def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
+        if in_host:
+            state = jax.device_put(state, here)
         if row.way == "composed":
             updates, state = tx.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
@@ -128,11 +132,14 @@ def compiled(row: Row, on: list[Any]) -> dict[str, Any]:
 
     params = [jax.ShapeDtypeStruct(shape, dtype, sharding=split)] * count
     state = jax.eval_shape(tx.init, params)
-    if row.way == "shard_state":
-        where = adamx.sharding.state_sharding(tx, params, mesh).shardings
-        state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, where)
+    shards = adamx.sharding.state_sharding(tx, params, mesh).shardings if row.way == "shard_state" else None
+    here = shards or jax.tree.map(place, state)
+    in_host = row.way == "pinned_host"
+    kept = jax.tree.map(lambda s: s.with_memory_kind("pinned_host"), here) if in_host else here
+    state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, kept)
+    results = {"out_shardings": (None, kept)} if in_host else {}
     platform = "cuda" if row.target == "H100" else "tpu"
-    traced = jax.jit(step, donate_argnums=(0, 1)).trace(params, placed(state), params)
+    traced = jax.jit(step, donate_argnums=(0, 1), **results).trace(params, state, params)
     program = traced.lower(lowering_platforms=(platform,)).compile()
     found, memory = traffic(program.as_text()), program.memory_analysis()
     parameters = count * math.prod(shape) / row.chips

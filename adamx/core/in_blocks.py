@@ -77,13 +77,15 @@ def _seen(averages: Averages, found: Any = (None, None), view: View | None = Non
 def _on_tpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> tuple[Any, ...]:
     """The plain form, but for codes and averages that are seen in blocks after the rows of a tile are split off.
 
-    The numbers of the blocks of both moments are found in one loop, which reads the gradient and the codes once.
+    Where a row has several blocks, the numbers of both moments are found in one loop, which reads the gradient once.
     """
     g, mu, nu = _checked(averages, g, mu, nu)
     whole = g.ndim > 1 and g.shape[-2] % ROWS == 0 and not any(jax.typeof(g).sharding.spec[-2:])
     view = View(g.shape, _size(averages), ROWS if whole else 1)
     m, v, bits = _seen(averages, view=view).average(g, mu, nu, walk)
-    found = largest_two_of_both((jnp.abs(view.split(m)), jnp.abs(view.split(v))), ROUNDING)
+    found = None, None
+    if blocks.count(g.shape, view.size) > 1:  # else XLA reads and writes less for one moment after the other
+        found = largest_two_of_both((jnp.abs(view.split(m)), jnp.abs(view.split(v))), ROUNDING)
     return m, v, *_seen(averages, found, view).store(m, v, mu, nu, bits)
 
 
@@ -94,7 +96,8 @@ def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> t
     barriers keep the three apart, and let the compiler see that all read the same gradient and codes.
     """
     g, mu, nu = _checked(averages, g, mu, nu)
-    view = View(g.shape, _size(averages))
+    count = blocks.count(g.shape, _size(averages))
+    view = View(g.shape, blocks.size_of(g.shape[-1], count))  # a block longer than the last axis is not filled up
     in_blocks, bits = view.split(g), Given(view.split(walk.thresholds(g.shape)))
 
     def fresh(*before: Any) -> tuple[Quantized, Quantized]:

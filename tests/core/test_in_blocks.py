@@ -70,6 +70,13 @@ def test_each_platform_gets_its_form():
     assert "2x2x8x128" in tpu
 
 
+@pytest.mark.skipif(jax.__version_info__ < in_blocks.SINCE, reason="the plain form on every platform")
+def test_gpus_fill_up_no_block_that_is_longer_than_the_last_axis():
+    text = lowered("cuda", shape=(16, 64))
+    assert "16x1x64x" in text
+    assert "16x1x128x" not in text
+
+
 @pytest.mark.parametrize("other", ["op by op", "a long average", "two block sizes", "float64"])
 def test_what_the_forms_do_not_take_is_plain(other, x64):
     codecs = Int8(128, 0), Int8(256 if other == "two block sizes" else 128, 0)

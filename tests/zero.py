@@ -26,13 +26,11 @@ layout.MANY = 0  # the kernel takes leaves however small, as in tests/kernels
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # or steps of 8 devices wait for each other's threads
 
 INT8 = adamx.storage.Int8(block_size=32, min_size=1024)
-INT4 = adamx.storage.Int4(block_size=32, min_size=1024)
 CODED = {"mu_dtype": INT8, "nu_dtype": INT8}
 DITHERED = {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}
 TRANSFORMATIONS = {
     "adam": adamx.adam(1e-3),
     "int8": adamx.adamw(1e-3, weight_decay=0.01, **CODED),
-    "int4": adamx.adamw(1e-3, mu_dtype=INT4, nu_dtype=INT4),
     "float16 codes": adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype="float16"),
     "master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED)),
     "24-bit master weights": adamx.with_master_weights(adamx.adam(1e-3, **DITHERED), bits=24),

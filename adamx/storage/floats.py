@@ -61,7 +61,8 @@ class Float(NamedTuple):
         if not square and jnp.issubdtype(wide, jnp.complexfloating):
             if self.dtype is not None and jnp.finfo(self.dtype).bits <= HALF_BITS:
                 raise TypeError(
-                    f"the complex moment at {where} cannot be stored as {self.dtype}: leave mu_dtype, or the dtype of accumulate and with_ema, as None"
+                    f"the complex moment at {where} cannot be stored as {self.dtype}: leave mu_dtype, or the dtype of "
+                    "accumulate and with_ema, as None"
                 )
             return jnp.zeros_like(like, dtype=numerics.compute_dtype(self.dtype or wide, jnp.complex64))
         kept = jnp.dtype(self.dtype or numerics.real_dtype(wide))

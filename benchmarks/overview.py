@@ -34,7 +34,7 @@ def times() -> list[tuple[str, float]]:
 def bytes_of_state() -> list[tuple[str, float]]:
     """Bytes of state per parameter."""
     found = json.loads((RESULTS / "memory.json").read_text())["bytes"]
-    moments = [f"{storage} moments" for storage in ("float32", "bfloat16", "int8")]
+    moments = [f"{storage} moments" for storage in ("float32", "bfloat16", "int8", "int4")]
     return [BYTES[0], *[(f"adamx, {name}", found[f"float32, {name}"]["state"]) for name in moments], BYTES[1]]
 
 

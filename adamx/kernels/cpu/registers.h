@@ -11,7 +11,11 @@
 #include <arm_neon.h>
 #endif
 
+#if defined(ADAMX_SANITIZED)  // or compiling takes minutes
+#define ADAMX_INLINE inline
+#else
 #define ADAMX_INLINE [[gnu::always_inline]] inline
+#endif
 
 namespace adamx {
 namespace ADAMX_ISA {

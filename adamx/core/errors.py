@@ -47,11 +47,17 @@ def check_params(what: str, params: Any) -> Any:
     return params
 
 
-def transformation(tx: Any) -> optax.GradientTransformationExtraArgs:
-    """A transformation whose update takes extra arguments, from any one; a TypeError for anything else."""
+def check_transformation(tx: Any) -> None:
+    """Raises a TypeError for anything but a transformation."""
     if hasattr(tx, "init") and hasattr(tx, "update"):
-        return optax.with_extra_args_support(tx)
+        return
     way_out = ": call it with its arguments" if callable(tx) else ""
     if isinstance(tx, list | tuple):
         way_out = ": pass each as an argument of its own, adamx.chain(*stages)"
     raise TypeError(f"expected a transformation such as adamx.adamw(1e-3), got {type(tx).__name__} {tx!r:.60}{way_out}")
+
+
+def transformation(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """A transformation whose update takes extra arguments, from any one; a TypeError for anything else."""
+    check_transformation(tx)
+    return optax.with_extra_args_support(tx)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.apply import apply_updates, widened
-from adamx.core.errors import transformation
+from adamx.core.errors import check_transformation
 from adamx.core.hidden import HIDDEN, hides_one_pass
 from adamx.core.leaf import MASTER, PLAIN, Leaf, behind_direction, land, scaled, to_float32, weight_behind
 from adamx.core.leaf_norms import Norms, leaf_norms
@@ -150,7 +150,7 @@ UNSAID = "it does not say how it steps"
 
 def about(tx: optax.GradientTransformation) -> Any:
     """What a transformation says of its step: its `update`, or an `Update` that says nothing."""
-    transformation(tx)
+    check_transformation(tx)
     update = tx.update
     return update if isinstance(update, Update) else Update(update, why=HIDDEN if hides_one_pass(update) else UNSAID)
 

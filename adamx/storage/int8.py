@@ -159,10 +159,10 @@ def first_codes(
     Args:
         codec: says what it leaves out.
         dtypes: of the codes, and of the numbers of a block.
-        like: as for `zeros` of a codec, as are the next three.
-        dtype: likewise.
-        square: likewise.
-        where: likewise.
+        like: the parameter.
+        dtype: of a moment that is left plain.
+        square: whether it is v.
+        where: the path of the parameter, for errors and patterns.
     """
     shape = tuple(getattr(like, "shape", ()))
     small = len(shape) == 0 or shape[-1] < SHORTEST or math.prod(shape) < codec.min_size

@@ -26,7 +26,7 @@ from tqdm import tqdm
 import adamx
 
 SEEDS, STEPS, QUICK_STEPS, EVERY = 5, 1000, 40, 20
-INT8, INT4 = adamx.storage.Int8(), adamx.storage.Int4()
+INT8, INT4 = adamx.storage.Int8(min_size=4096), adamx.storage.Int4(min_size=4096)
 
 
 class Run(NamedTuple):

@@ -42,8 +42,8 @@ class Table(NamedTuple):
         if np.prod(like.shape) < SMALLEST:
             return jnp.zeros_like(like, dtype=jnp.float32)
         codes = jnp.zeros(jnp.shape(like), jnp.uint8 if square else jnp.int8)
-        scale = jnp.zeros((*codes.shape[:-1], -(-codes.shape[-1] // self.block_size)), jnp.float32)
-        return adamx.storage.Quantized(codes, scale, scale if self.apart else None)
+        blocks = -(-codes.shape[-1] // self.block_size)
+        return adamx.storage.Quantized(codes, jnp.zeros((*codes.shape[:-1], blocks, 1 + self.apart), jnp.float32))
 
     def _points(self, codes: jax.Array) -> jax.Array:
         return jnp.asarray(self.nu if codes.dtype == jnp.uint8 else self.mu, jnp.float32)
@@ -53,9 +53,9 @@ class Table(NamedTuple):
             return stored
         codes = _split(stored.codes, self.block_size).astype(jnp.int32)
         points = self._points(stored.codes)
-        sizes = points[jnp.abs(codes)] * stored.scale[..., None]
-        if stored.top is not None:
-            sizes = jnp.where(jnp.abs(codes) == len(points) - 1, stored.top[..., None], sizes)
+        sizes = points[jnp.abs(codes)] * stored.scales[..., :1]
+        if self.apart:
+            sizes = jnp.where(jnp.abs(codes) == len(points) - 1, stored.scales[..., 1:], sizes)
         return _merged(jnp.sign(codes) * sizes, stored.codes.shape).astype(dtype)
 
     def encode(self, moment: jax.Array, like: Any, bits: jax.Array | None, *, square: bool) -> Any:
@@ -80,7 +80,7 @@ class Table(NamedTuple):
             code = jnp.where(x > 0, jnp.maximum(code, 1), code)
         code = jnp.where(at_top, len(points) - 1, code)
         codes = _merged(jnp.where(x < 0, -code, code), moment.shape).astype(like.codes.dtype)
-        return adamx.storage.Quantized(codes, scale, top if self.apart else None)
+        return adamx.storage.Quantized(codes, jnp.stack([scale, top] if self.apart else [scale], -1))
 
     def largest(self, stored: Any) -> float:
         return float(jnp.finfo(jnp.float32).max)

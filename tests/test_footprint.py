@@ -16,8 +16,8 @@ W, NORM = 64 * 128, 128
     [
         ({}, 8, 8),
         ({"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}, 4, 4),
-        ({"mu_dtype": Int8(), "nu_dtype": Int8()}, 2.125, 8),
-        ({"mu_dtype": "bfloat16", "nu_dtype": Int8()}, 3.0625, 6),
+        ({"mu_dtype": Int8(min_size=4096), "nu_dtype": Int8(min_size=4096)}, 2.125, 8),
+        ({"mu_dtype": "bfloat16", "nu_dtype": Int8(min_size=4096)}, 3.0625, 6),
         ({"mu_dtype": "float8_e5m2", "nu_dtype": "float16"}, 1 + 2 / 64 + 2 + 2 / 64, 3 + 4 / 64),
     ],
 )
@@ -39,7 +39,7 @@ def test_master_weights_and_other_states_are_counted():
     assert found.rest == 4
 
 
-INT8 = {"mu_dtype": Int8(), "nu_dtype": Int8()}
+INT8 = {"mu_dtype": Int8(min_size=4096), "nu_dtype": Int8(min_size=4096)}
 LORA = {"w": True, "norm": False}
 SGD = optax.sgd(1.0, momentum=0.9)
 

@@ -16,7 +16,7 @@ from adamx.storage.choice import moment_codecs
 
 SHAPE = (32, 128)
 STEPS = 400
-CODECS = {"bfloat16": "bfloat16", "int8": Int8(), "int4": Int4()}
+CODECS = {"bfloat16": "bfloat16", "int8": Int8(min_size=4096), "int4": Int4(min_size=4096)}
 # Mean factor, median error, largest step.
 BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": (0.08, 0.07, 2.0), "int4": (0.1, 0.5, 2.0)}
 
@@ -162,7 +162,7 @@ def test_save_restore_continue_with_equal_bits(make, tmp_path):
 
 LOW = {
     "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
-    "int8": dict.fromkeys(("mu_dtype", "nu_dtype"), Int8()),
+    "int8": dict.fromkeys(("mu_dtype", "nu_dtype"), Int8(min_size=4096)),
 }
 WRAPPERS = {
     "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),

@@ -13,7 +13,7 @@ from adamx.metrics import read_norms
 from tests.backends import composed, differing, jitted, needs_kernel
 from tests.norms import PATTERNS, ROUNDED, WAYS, assert_norms, each_way, expected, norm, tree
 
-INT8 = {"mu_dtype": adamx.storage.Int8(64), "nu_dtype": adamx.storage.Int8(64)}
+INT8 = {"mu_dtype": adamx.storage.Int8(64, 4096), "nu_dtype": adamx.storage.Int8(64, 4096)}
 BFLOAT16 = {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}
 CLIPPED = adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(0.1))
 MAKERS = {

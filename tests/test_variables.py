@@ -51,10 +51,10 @@ def test_bare_trees(variable):
 
 @variables
 def test_a_moment_of_several_arrays_holds_variables(variable):
-    moment = put_back(variable, Quantized(jnp.zeros((2, 3), jnp.int8), jnp.zeros((2, 1))))
+    moment = put_back(variable, Quantized(jnp.zeros((2, 3), jnp.int8), jnp.zeros((2, 1, 2))))
     assert type(moment.codes) is type(variable)
     assert bare(moment.codes).dtype == jnp.int8
-    assert isinstance(moment.scale, jax.Array)
+    assert isinstance(moment.scales, jax.Array)
     assert type(put_back(variable, jnp.zeros((2, 3)))) is type(variable)
     assert put_back(variable, None) is None
 

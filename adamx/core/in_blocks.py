@@ -15,9 +15,9 @@ from adamx.core.averages import Averages
 from adamx.storage import Int8, blocks
 from adamx.storage.codec import Quantized, is_quantized
 from adamx.storage.dither import Thresholds
-from adamx.storage.int8 import ROUNDING
+from adamx.storage.coded import ROUNDING
 from adamx.storage.largest import largest_two_at_once, largest_two_of_both
-from adamx.storage.on_blocks import OnBlocks, View
+from adamx.storage.on_blocks import InBlocks, OnBlocks, View
 from adamx.trees import staged
 
 ROWS = 8
@@ -63,7 +63,7 @@ def _size(averages: Averages) -> int:
 def _checked(averages: Averages, g: Any, mu: Any, nu: Any) -> tuple[jax.Array, Quantized, Quantized]:
     """Arrays, and moments whose blocks are those of the codec."""
     for stored in (mu, nu):
-        blocks.check_scale(stored.scale, stored.codes.shape, _size(averages))
+        blocks.check_scales(stored.scales, stored.codes.shape, _size(averages))
     return jax.tree.map(jnp.asarray, (g, mu, nu))
 
 
@@ -100,10 +100,10 @@ def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> t
     view = View(g.shape, blocks.size_of(g.shape[-1], count))  # a block longer than the last axis is not filled up
     in_blocks, bits = view.split(g), Given(view.split(walk.thresholds(g.shape)))
 
-    def fresh(*before: Any) -> tuple[Quantized, Quantized]:
+    def fresh(*before: Any) -> tuple[InBlocks, InBlocks]:
         of_m, of_v = view.split_all(mu), view.split_all(nu)
         numbers, _ = jax.lax.optimization_barrier(((of_m[1:], of_v[1:]), before))
-        return Quantized(of_m.codes, *numbers[0]), Quantized(of_v.codes, *numbers[1])
+        return InBlocks(of_m.codes, *numbers[0]), InBlocks(of_v.codes, *numbers[1])
 
     m, v, _ = _seen(averages).average(in_blocks, *fresh(), bits)
     found = largest_two_at_once(jnp.abs(m), ROUNDING), largest_two_at_once(jnp.abs(v), ROUNDING)

@@ -51,7 +51,7 @@ def check_restored(tx: optax.GradientTransformation, state: Any, params: optax.P
         >>> adamx.interop.check_restored(adamx.adam(1e-3, nu_dtype="float16"), saved, params)
         Traceback (most recent call last):
         TypeError: the restored state is not as tx.init(params) makes it:
-          0/nu/w: expected float16 codes with scales of bfloat16(1,), got float32
+          0/nu/w: expected float16 codes with scales of bfloat16(1, 1), got float32
         A moment in another dtype or codec moves to the storage of tx by adamx.interop.restore_as(tx, state, params).
     """
     expected = jax.eval_shape(tx.init, params)
@@ -88,8 +88,7 @@ def differences(expected: Tree, got: Tree) -> list[tuple[str, str]]:
 
 def _shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], str]:
     if isinstance(leaf, Quantized):
-        top = "" if leaf.top is None else " and tops"
-        return tuple(leaf.codes.shape), f"{leaf.codes.dtype} codes with scales{top} of {_words(leaf.scale)}"
+        return tuple(leaf.codes.shape), f"{leaf.codes.dtype} codes with scales of {_words(leaf.scales)}"
     if hasattr(leaf, "dtype"):
         return tuple(leaf.shape), str(leaf.dtype)
     number = isinstance(leaf, bool | int | float | complex)

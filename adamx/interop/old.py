@@ -1,6 +1,7 @@
 """States of adamx 0.1 in the layout of today."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ def from_0_1(
     """Converts a state of adamx 0.1 to the layout of `tx.init(params)`.
 
     0.1 kept dithered moments in a container of their own, with a second counter, `step`, beside `count`. The two are
-    equal, so the dither continues bitwise identically. In 0.1 `Int8` took blocks of any length; those whose length is
+    equal, so the dither continues bitwise identically. It kept the two numbers of a block in two arrays. In 0.1 `Int8` took blocks of any length; those whose length is
     no power of two are decoded and rounded to nearest into the blocks of `tx`. Everything else has not changed.
 
     Args:
@@ -46,7 +47,7 @@ def from_0_1(
     """
     expected = jax.eval_shape(tx.init, params)
     found, treedef = flatten_with_path(expected)
-    came = named_leaves(bare(saved))
+    came = _with_scales(named_leaves(bare(saved)))
     names = [path_name(path) for path, _ in found]
     dropped = {name for name in came if _is_clock(name) and name not in names}
     if came.keys() - dropped != set(names):
@@ -59,10 +60,21 @@ def from_0_1(
 
 def _in_blocks_of(block_size: int, like: Any, stored: Any) -> Any:
     """What an `Int8` of another block size keeps, in the blocks of `like`; everything else as it is."""
-    if not is_quantized(like) or like.top is None:
+    if not is_quantized(like) or not like.apart:
         return stored
     moment = Int8(block_size).decode(jax.tree.map(jnp.asarray, stored), jnp.dtype(jnp.float32))
     return encode(moment, like, square=like.codes.dtype == jnp.uint8)
+
+
+def _with_scales(came: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves with the numbers of each block in one array."""
+    found = dict(came)
+    for codes in [name for name in came if name.rpartition("/")[2] == "codes"]:
+        stem = codes.removesuffix("codes")
+        numbers = [found.pop(stem + name) for name in ("scale", "top") if stem + name in came]
+        if numbers:
+            found[f"{stem}scales"] = jnp.stack(numbers, axis=-1)
+    return found
 
 
 def _is_clock(name: str) -> bool:

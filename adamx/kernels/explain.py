@@ -29,6 +29,7 @@ class LeafStep(NamedTuple):
         path: of the leaf.
         shape: of the parameter.
         dtype: of the parameter.
+        moments: how m and v are kept: "float32", "int8 + uint8"; "" where `update` runs.
         executor: "native", "pallas", "xla", "composed": `update` and `apply_updates`, or "none": it is frozen.
         why: why it is not a kernel; "" if it is.
     """
@@ -36,6 +37,7 @@ class LeafStep(NamedTuple):
     path: str
     shape: tuple[int, ...]
     dtype: str
+    moments: str
     executor: str
     why: str
 
@@ -58,7 +60,8 @@ class Explanation(NamedTuple):
     undonated: int | None = None
 
     def __str__(self) -> str:
-        rows = [("leaf", "shape", "dtype", "executor", "why not a kernel"), *(_row(leaf) for leaf in self.leaves)]
+        header = ("leaf", "shape", "dtype", "moments", "executor", "why not a kernel")
+        rows = [header, *(_row(leaf) for leaf in self.leaves)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         parameters = sum(int(np.prod(leaf.shape)) for leaf in self.leaves)
@@ -78,7 +81,7 @@ UNDONATED = (
 
 def _row(leaf: LeafStep) -> tuple[str, ...]:
     why = "" if leaf.executor == "composed" else leaf.why  # the last line says it
-    return leaf.path, "x".join(map(str, leaf.shape)) or "scalar", leaf.dtype, leaf.executor, why
+    return leaf.path, "x".join(map(str, leaf.shape)) or "scalar", leaf.dtype, leaf.moments, leaf.executor, why
 
 
 def explain(
@@ -116,19 +119,20 @@ def explain(
     kernel, problem = _kernel(platform)
     shapes = jax.eval_shape(lambda: bare(params))
     state = jax.eval_shape(transformation(tx).init, shapes)
-    found: dict[int, tuple[str, str]] = {}
+    found: dict[int, tuple[str, str, str]] = {}
 
     def note(work: Work) -> tuple[Leaf, ...]:
         forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
         for i, (place, form) in enumerate(zip(work.places, forms, strict=True)):
-            found[place] = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
+            way = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
+            found[place] = (_moments(work.leaves[i]), *way)
         return work.stepped()
 
     def traced(gradients: Any, state: Any, params: Any) -> Any:
         moved = take_step(tx, gradients, bare(state), Weights(params), Pass(note, shapes_only=True))[0].params
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(moved), strict=True)
         found.update(
-            {i: ("none", "frozen") for i, (before, after) in enumerate(pairs) if i not in found and after is before}
+            {i: ("", "none", "frozen") for i, (before, after) in enumerate(pairs) if i not in found and after is before}
         )
         return moved
 
@@ -136,11 +140,17 @@ def explain(
     names = named_leaves(shapes)
     why = about(tx).why if len(found) < len(names) else ""
     leaves = [
-        LeafStep(name, tuple(x.shape), str(x.dtype), *found.get(i, ("composed", why)))
+        LeafStep(name, tuple(x.shape), str(x.dtype), *found.get(i, ("", "composed", why)))
         for i, (name, x) in enumerate(names.items())
     ]
     undonated = None if step is None else _undonated(step, (shapes, state))
     return Explanation(tuple(leaves), not why, why, state_bytes(state).total, undonated)
+
+
+def _moments(leaf: Leaf) -> str:
+    """The dtypes of the moments of a leaf, of their codes where they are quantized."""
+    kept = (jax.tree.leaves(stored)[0].dtype.name for stored in (leaf.mu, leaf.nu))
+    return " + ".join(dict.fromkeys(kept))
 
 
 def _undonated(step: jax.stages.Lowered | jax.stages.Compiled, stepped: Any) -> int:

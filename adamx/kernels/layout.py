@@ -44,7 +44,7 @@ class Form(NamedTuple):
     @property
     def aliased(self) -> int:
         """How many arrays of a leaf are updated in place."""
-        return 3 + (self.weights == MASTER) + 2 * (self.mu[0] == INT8) + 2 * (self.nu[0] == INT8)
+        return 3 + (self.weights == MASTER) + (self.mu[0] == INT8) + (self.nu[0] == INT8)
 
 
 WHOLE = {Form((g, "float32"), PLAIN, (FLOAT32, 1), (FLOAT32, 1)) for g in ("float32", "bfloat16", "float16")}

@@ -132,8 +132,9 @@ def _rule(work: Work) -> SdyShardingRule:
         norms = None if like.norms is None else ArrayMapping("norms")
 
         def axes(x: Any) -> ArrayMapping:
-            last = "last" if x.shape == like.param.shape else f"blocks{x.shape[-1]}"
-            names = [*[f"axis{axis}" for axis in range(x.ndim - 1)], last][: x.ndim]
+            names = [f"axis{axis}" for axis in range(like.param.ndim)]
+            if x.ndim > like.param.ndim:  # two numbers for each block along the last axis
+                names = [*names[:-1], f"blocks{x.shape[-2]}", "numbers"]
             return ArrayMapping(*[f"leaf{i}{name}" for name in names])
 
         return jax.tree.map(axes, like._replace(norms=None))._replace(norms=norms)

@@ -106,7 +106,7 @@ def _blocks(tx: optax.GradientTransformation, state: optax.OptState, treedef: An
 
     def widest(stored: Any, k: int) -> Any:
         if isinstance(stored, Quantized):
-            blocks[k] = max(blocks[k], size_of(stored.codes.shape[-1], stored.scale.shape[-1]))
+            blocks[k] = max(blocks[k], size_of(stored.codes.shape[-1], stored.scales.shape[-2]))
         return stored
 
     map_state(tx, widest, state, treedef, lambda x: x)

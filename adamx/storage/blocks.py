@@ -42,13 +42,18 @@ def merge(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return blocks.reshape(*shape[:-1], blocks.shape[-2] * blocks.shape[-1])[..., : shape[-1]]
 
 
-def first(blocks: jax.Array) -> jax.Array:
-    """The first element of each block: `(..., blocks, size)` to `(..., blocks)`."""
-    return jax.lax.index_in_dim(blocks, 0, axis=-1, keepdims=False)  # jax 0.6 indexes no axis that is split
+def columns(scales: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scale and largest of each block: `(..., blocks, 2)` to two times `(..., blocks, 1)`."""
+    return tuple(jax.lax.slice_in_dim(scales, i, i + 1, axis=-1) for i in (0, 1))  # pyright: ignore[reportReturnType]
 
 
-def per_block(codes: jax.Array, size: int, dtype: Any, where: str = "a leaf") -> jax.Array:
-    """Zeros, one a block, placed as the codes are, and varying over the same axes of a mesh.
+def together(scale: jax.Array, top: jax.Array) -> jax.Array:
+    """The inverse of `columns`."""
+    return jnp.concatenate([scale, top], axis=-1)
+
+
+def per_block(codes: jax.Array, size: int, numbers: int, dtype: Any, where: str = "a leaf") -> jax.Array:
+    """Zeros, so many numbers a block, placed as the codes are, and varying over the same axes of a mesh.
 
     Raises:
         ValueError: the type of the codes says that blocks are cut.
@@ -57,7 +62,7 @@ def per_block(codes: jax.Array, size: int, dtype: Any, where: str = "a leaf") ->
     cut = sharding.spec[-1] if sharding.spec else None  # of Explicit axes; types do not tell of others
     if cut is not None:
         check_whole(where, size, codes.shape[-1], cut, math.prod(sharding.mesh.shape[name] for name in _names(cut)))
-    return first(split(codes, size)).astype(dtype)
+    return jax.lax.slice_in_dim(split(codes, size), 0, numbers, axis=-1).astype(dtype)
 
 
 def check_whole(where: str, size: int, length: int, axes: Any, parts: int) -> None:
@@ -70,14 +75,15 @@ def check_whole(where: str, size: int, length: int, axes: Any, parts: int) -> No
         )
 
 
-def check_scale(scale: jax.Array, shape: tuple[int, ...], size: int) -> None:
+def check_scales(scales: jax.Array, shape: tuple[int, ...], size: int) -> None:
     """Raises a ValueError where the numbers of blocks are not those of the codes beside them."""
     expected = (*shape[:-1], count(shape, size))
-    if tuple(scale.shape) != expected:
+    if tuple(scales.shape[:-1]) != expected:
         raise ValueError(
-            f"a moment has codes of shape {tuple(shape)} in blocks of {size}, which need a scale of shape {expected}, "
-            f"got {tuple(scale.shape)}: take the block_size that the state was made with; inside shard_map give codes, "
-            "scale and top the spec of their parameter, and split its last axis between blocks only"
+            f"a moment has codes of shape {tuple(shape)} in blocks of {size}, which need scales of shape "
+            f"{(*expected, scales.shape[-1])}, got {tuple(scales.shape)}: take the block_size that the state was made "
+            "with; inside shard_map give codes and scales the spec of their parameter, and split its last axis "
+            "between blocks only"
         )
 
 

@@ -13,6 +13,7 @@ from adamx.numerics import Scalar
 from adamx.storage import blocks
 from adamx.storage.codec import HALF_BITS, Codec, Quantized, Stored
 from adamx.storage.floats import Float
+from adamx.storage.coded import Coded
 from adamx.storage.int4 import CODES, Int4
 from adamx.storage.int8 import Int8
 from adamx.storage.pairs import check_pair, check_rounding, half_ulp
@@ -43,7 +44,7 @@ def moment_codec(name: str, value: Any, decay: Scalar, *, square: bool = False, 
     if isinstance(value, Float):
         checked = value._replace(dtype=_storage_dtype(name, value.dtype, square))
     elif all(hasattr(value, method) for method in METHODS):
-        if isinstance(value, Int8 | Int4):
+        if isinstance(value, Coded):
             value.check(name)
         if isinstance(value, Int4) and not square and not beside_v:
             raise ValueError(f"{name}={value!r}: {NO_ROOT}")
@@ -114,7 +115,7 @@ def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float
 
 
 def codec_of(where: str, stored: Any) -> Codec:
-    """A codec for what is kept like this. Codes with a top are those of `Int8` or `Int4`, without one those of `Float`.
+    """A codec for what is kept like this. Two numbers a block are those of `Int8` or `Int4`, one is of `Float`.
 
     Args:
         where: the path of the moment.
@@ -125,12 +126,12 @@ def codec_of(where: str, stored: Any) -> Codec:
     """
     codes = stored.codes if isinstance(stored, Quantized) else stored
     dtype = jnp.result_type(codes)
-    plain = not isinstance(stored, Quantized) or stored.top is None
+    plain = not isinstance(stored, Quantized) or not stored.apart
     if not jnp.issubdtype(dtype, jnp.inexact if plain else jnp.integer):
         raise TypeError(f"the moment at {where} cannot be carried: {dtype} is not of a codec of adamx")
     if plain:
         return Float()
-    size = blocks.size_of(stored.codes.shape[-1], stored.scale.shape[-1])
+    size = blocks.size_of(stored.codes.shape[-1], stored.scales.shape[-2])
     return Int4(block_size=size) if dtype == CODES else Int8(block_size=size)
 
 

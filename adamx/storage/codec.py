@@ -19,17 +19,23 @@ def is_half(dtype: Any) -> bool:
 
 
 class Quantized(NamedTuple):
-    """A quantized moment: codes of one or two bytes per element, and scales of its blocks.
+    """A quantized moment: codes of half a byte to two bytes per element, and one or two numbers for each block.
+
+    Both arrays can be sharded by the `PartitionSpec` of the parameter, as long as it splits no block.
 
     Attributes:
-        codes: an array of the parameter's shape.
-        scale: the unit of each block, of the parameter's shape but for the last axis, which counts blocks.
-        top: the largest magnitude of each block, of that shape too, if the codec stores it apart; else None.
+        codes: an array of the parameter's shape, (..., n).
+        scales: of the shape (..., blocks, 1) or (..., blocks, 2): the unit of each block, and its largest element if
+            the codec keeps that apart.
     """
 
     codes: jax.Array
-    scale: jax.Array
-    top: jax.Array | None = None
+    scales: jax.Array
+
+    @property
+    def apart(self) -> bool:
+        """Whether the largest element of each block is kept apart."""
+        return self.scales.shape[-1] == 2
 
 
 class Resolution(NamedTuple):
@@ -153,7 +159,7 @@ def is_quantized(node: Any) -> bool:
 
 def precision(stored: Stored) -> jnp.dtype:
     """The dtype that stands for a stored moment: its own, or float32 for quantized ones."""
-    return jnp.dtype(jnp.float32) if isinstance(stored, Quantized) else jnp.result_type(stored)
+    return jnp.dtype(jnp.float32) if isinstance(stored, tuple) else jnp.result_type(stored)
 
 
 def check_fits_moment(gradients: Tree, moment: Tree) -> None:

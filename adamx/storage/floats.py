@@ -71,17 +71,17 @@ class Float(NamedTuple):
         if not getattr(like, "shape", ()):
             return jnp.zeros_like(like, dtype=jnp.float32)
         codes = jnp.zeros_like(like, dtype=kept)
-        return Quantized(codes, blocks.per_block(codes, BLOCK, jnp.bfloat16, where))
+        return Quantized(codes, blocks.per_block(codes, BLOCK, 1, jnp.bfloat16, where))
 
     def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
         if not isinstance(stored, Quantized):
             return numerics.to_dtype(stored, dtype)
-        if stored.top is not None:
+        if stored.apart:
             raise wrong_codes("floating codes", "those of adamx.storage.Int8")
-        blocks.check_scale(stored.scale, stored.codes.shape, BLOCK)
+        blocks.check_scales(stored.scales, stored.codes.shape, BLOCK)
         codes = blocks.split(stored.codes.astype(jnp.float32), BLOCK)
-        scaled = codes * stored.scale.astype(jnp.float32)[..., None]
+        scaled = codes * stored.scales.astype(jnp.float32)
         return blocks.merge(scaled, stored.codes.shape).astype(dtype)
 
     def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
@@ -118,8 +118,8 @@ def _encode_scaled(moment: jax.Array, dtype: jnp.dtype, bits: jax.Array | None, 
     vanishes at the other.
     """
     x = blocks.split(moment, BLOCK)
-    largest = numerics.power_of_two(jnp.max(jnp.abs(x), axis=-1))
+    largest = numerics.power_of_two(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
     scale = jnp.maximum(largest / _top(dtype), float(jnp.finfo(jnp.float32).tiny))
     thresholds = None if bits is None else blocks.split(bits, BLOCK)
-    codes = to_narrow(x / scale[..., None], dtype, thresholds, square=square)
+    codes = to_narrow(x / scale, dtype, thresholds, square=square)
     return Quantized(blocks.merge(codes, moment.shape), scale.astype(jnp.bfloat16))

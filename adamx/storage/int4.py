@@ -1,22 +1,19 @@
 """Moments in four bits an element: m over the root of v, and v, each on sixteen levels in blocks, dithered."""
 
+import dataclasses
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from adamx.patterns import check_all_match
-from adamx.storage import blocks
-from adamx.storage.codec import Codec, Quantized, Resolution, Stored, wrong_codes
+from adamx.storage.coded import ROUNDING, Coded
+from adamx.storage.codec import Codec, Quantized, Resolution, Stored
 from adamx.storage.dither import fraction
-from adamx.storage.floats import Float
-from adamx.storage.int8 import ROUNDING, check_coded, first_codes
 from adamx.storage.largest import largest_two
 from adamx.storage.rounding import to_bfloat16
 from adamx.storage.split import from_bits, nearest_even, widen
-from adamx.trees import Tree
 
 RATIO = 1.7
 """From one level of v to the next."""
@@ -39,7 +36,8 @@ LARGEST_RATIO = 2.0**63
 """Above every m over the root of its v; the product with the root of the largest v is finite."""
 
 
-class Int4(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Int4(Coded):
     """Stores a moment in four bits an element and two numbers a block of neighbours, bfloat16 for m, float32 for v.
 
     v lies on 15 levels, each 1.7 times the one below, from the second largest element of its block down to 6e-4 of it;
@@ -65,71 +63,39 @@ class Int4(NamedTuple):
     Example:
         >>> import jax.numpy as jnp, adamx
         >>> codec = adamx.storage.Int4()
-        >>> state = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec).init(jnp.zeros((64, 128)))
+        >>> state = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec).init(jnp.zeros((512, 128)))
         >>> state[0].mu.codes.dtype, state[0].nu.codes.shape, adamx.state_bytes(state).total
-        (dtype(int4), (64, 128), 8964)
+        (dtype(int4), (512, 128), 71684)
     """
-
-    block_size: int = 128
-    min_size: int = 4096
-    exclude: tuple[str, ...] = ()
-    seed: int = 0
-
-    @property
-    def dithered(self) -> bool:
-        """Always."""
-        return True
 
     def resolution(self, square: bool) -> Resolution | None:
         """The lowest level of v, in units of the second largest; None for m, which is held relative to its own v."""
         return Resolution(self.block_size, OF_V[0], apart=True) if square else None
 
-    def check(self, name: str) -> None:
-        """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""
-        check_coded(name, self)
+    def types(self, square: bool) -> tuple[jnp.dtype, jnp.dtype]:
+        """Four bits; bfloat16 for the numbers of m, float32 for those of v."""
+        return CODES, SCALES[square]
 
-    def check_paths(self, params: Tree) -> None:
-        """Raises a ValueError if a pattern of `exclude` is found in no path of the parameters."""
-        check_all_match("Int4: exclude", self.exclude, params)
-
-    def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
-        """The moment of a parameter before the first step, with the parameter's shape and placement."""
-        return first_codes(self, (CODES, SCALES[square]), like, dtype, square=square, where=where)
-
-    def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
-        """The v in compute precision, or m over the root of the v that is kept beside it."""
-        if not isinstance(stored, Quantized):
-            return Float().decode(stored, dtype)
-        if stored.codes.dtype != CODES or stored.top is None:
-            raise wrong_codes("those of adamx.storage.Int4", f"{stored.codes.dtype} codes")
-        blocks.check_scale(stored.scale, stored.codes.shape, self.block_size)
-        codes = blocks.split(stored.codes.astype(jnp.int32), self.block_size)
-        scale, top = (x.astype(jnp.float32)[..., None] for x in (stored.scale, stored.top))
-        if not is_over_root(stored):
-            k = codes + 8
-            moment = jnp.where(k == TOP_OF_V, top, _level(k, OF_V) * scale)
-        else:
+    def decode_blocks(self, codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Array:
+        """The v, or m over the root of the v that is kept beside it."""
+        codes, of_m = codes.astype(jnp.int32), scale.dtype == SCALES[False]
+        scale, top = scale.astype(jnp.float32), top.astype(jnp.float32)
+        if of_m:
             size = _level(jnp.abs(codes), OF_M) * scale
-            moment = jnp.where(codes == TOP_OF_M, top, jnp.where(codes < 0, -size, size))
-        return blocks.merge(moment, stored.codes.shape).astype(dtype)
+            return jnp.where(codes == TOP_OF_M, top, jnp.where(codes < 0, -size, size))
+        k = codes + 8
+        return jnp.where(k == TOP_OF_V, top, _level(k, OF_V) * scale)
 
-    def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
-        """The v as it is kept, or m over the root of the v that is kept."""
-        if not isinstance(like, Quantized):
-            return Float().encode(moment, like, None, square=square)
-        assert bits is not None
-        x, random = (blocks.split(a, self.block_size) for a in (moment.astype(jnp.float32), bits))
-        codes, scale, top = (_encode_v if square else _encode_m)(x, jax.lax.stop_gradient(x), random)
-        return Quantized(blocks.merge(codes, moment.shape).astype(CODES), blocks.first(scale), blocks.first(top))
-
-    def largest(self, stored: Stored) -> float:
-        """The largest finite float32 number, or that of a leaf that stays as it is."""
-        return float(jnp.finfo(jnp.float32).max) if isinstance(stored, Quantized) else Float().largest(stored)
+    def encode_blocks(self, x: jax.Array, bits: jax.Array, like: Quantized) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The inverse."""
+        encode = _encode_m if is_over_root(like) else _encode_v
+        codes, *numbers = encode(x, jax.lax.stop_gradient(x), bits)
+        return codes.astype(CODES), *numbers
 
 
 def is_over_root(stored: Any) -> bool:
     """Whether a moment is an m that is kept over the root of its v."""
-    return isinstance(stored, Quantized) and (stored.codes.dtype, stored.scale.dtype) == (CODES, SCALES[False])
+    return isinstance(stored, Quantized) and (stored.codes.dtype, stored.scales.dtype) == (CODES, SCALES[False])
 
 
 def over_root(m: jax.Array, v: jax.Array) -> jax.Array:

@@ -1,27 +1,16 @@
 """Moments in one byte an element: floating codes in blocks whose largest element stands apart, dithered."""
 
-import math
-from typing import Any, NamedTuple, Protocol
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from adamx import hyperparameters
-from adamx.patterns import check_all_match, check_patterns, first_match
-from adamx.storage import blocks
-from adamx.storage.codec import Quantized, Resolution, Stored, wrong_codes
-from adamx.storage.floats import Float
+from adamx.storage.coded import ROUNDING, Coded
+from adamx.storage.codec import Quantized, Resolution
 from adamx.storage.largest import largest_two
-from adamx.trees import Tree
-
-ROUNDING = 2.0**-21
-"""More than roundings do to a number on its way into units of its block's scale, of a GPU that divides to two units in
-the last place as well."""
-
-SHORTEST = 16
-"""Last axes below this stay float32: two numbers a block would weigh more than the codes save."""
 
 BEND = {"int8": 0, "uint8": 160}
 """The code up to which a power of two has 16 codes; above it has 32."""
@@ -36,7 +25,8 @@ ONE = 0x3F800000
 """The bits of 1."""
 
 
-class Int8(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Int8(Coded):
     """Stores a moment in one byte per element and two float32 numbers per block of neighbours.
 
     In units of the block's scale, a magnitude is `z - 1`, where z counts floating-point numbers from 1 on: with 5 bits
@@ -51,8 +41,8 @@ class Int8(NamedTuple):
     Attributes:
         block_size: elements of the last axis that share a scale, a power of two from 2 on: 1 + 8/block_size bytes an
             element.
-        min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Many
-            leaves below 65,536 elements take more time quantized than in float32, see docs/performance.md.
+        min_size: leaves with fewer elements stay float32, as do those with a last axis shorter than 16. Smaller ones
+            than the default's 65,536 cost time when quantized: up to twice that of float32, see docs/performance.md.
         exclude: regular expressions; a leaf stays float32 where one of them is found in its path, "encoder/norm/scale".
             One that is found in no path raises at init; see `adamx.match`.
         seed: of the dither.
@@ -61,20 +51,10 @@ class Int8(NamedTuple):
         >>> import jax.numpy as jnp, adamx
         >>> codec = adamx.storage.Int8(exclude=("norm",))
         >>> tx = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec)
-        >>> state = tx.init({"w": jnp.zeros((64, 128)), "norm": jnp.zeros(128)})
+        >>> state = tx.init({"w": jnp.zeros((512, 128)), "norm": jnp.zeros(128)})
         >>> state[0].mu["w"].codes.dtype, state[0].mu["norm"].dtype
         (dtype('int8'), dtype('float32'))
     """
-
-    block_size: int = 128
-    min_size: int = 4096
-    exclude: tuple[str, ...] = ()
-    seed: int = 0
-
-    @property
-    def dithered(self) -> bool:
-        """Always."""
-        return True
 
     def resolution(self, square: bool) -> Resolution:
         """The lowest code that is not 0, in units of the code below the top."""
@@ -82,96 +62,17 @@ class Int8(NamedTuple):
         lowest = _constant(max(LOWEST[dtype.name], 1), dtype)
         return Resolution(self.block_size, lowest / _constant(_top_code(dtype) - 1, dtype), apart=True)
 
-    def check(self, name: str) -> None:
-        """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""
-        check_coded(name, self)
+    def types(self, square: bool) -> tuple[jnp.dtype, jnp.dtype]:
+        """One byte, signed for m, and float32."""
+        return jnp.dtype(jnp.uint8 if square else jnp.int8), jnp.dtype(jnp.float32)
 
-    def check_paths(self, params: Tree) -> None:
-        """Raises a ValueError if a pattern of `exclude` is found in no path of the parameters."""
-        check_all_match("Int8: exclude", self.exclude, params)
+    def decode_blocks(self, codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Array:
+        """The moment in blocks, see the function."""
+        return decode_blocks(codes, scale, top)
 
-    def zeros(self, like: Any, dtype: DTypeLike, *, square: bool, where: str = "a leaf") -> Stored:
-        """The moment of a parameter before the first step, with the parameter's shape and placement."""
-        dtypes = jnp.uint8 if square else jnp.int8, jnp.float32
-        return first_codes(self, dtypes, like, dtype, square=square, where=where)
-
-    def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
-        """The moment in compute precision."""
-        if not isinstance(stored, Quantized):
-            return Float().decode(stored, dtype)
-        if stored.top is None or stored.codes.dtype not in (jnp.int8, jnp.uint8):
-            raise wrong_codes("those of adamx.storage.Int8", f"{stored.codes.dtype} codes")
-        blocks.check_scale(stored.scale, stored.codes.shape, self.block_size)
-        codes = blocks.split(stored.codes, self.block_size)
-        moment = decode_blocks(codes, stored.scale[..., None], stored.top[..., None])
-        return blocks.merge(moment, stored.codes.shape).astype(dtype)
-
-    def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
-        """The moment as it is kept."""
-        if not isinstance(like, Quantized):
-            return Float().encode(moment, like, None, square=square)
-        assert bits is not None
-        x, random = (blocks.split(a, self.block_size) for a in (moment.astype(jnp.float32), bits))
-        codes, scale, top = encode_blocks(x, random, like.codes.dtype)
-        return Quantized(blocks.merge(codes, moment.shape), blocks.first(scale), blocks.first(top))
-
-    def largest(self, stored: Stored) -> float:
-        """The largest finite float32 number, or that of a leaf that stays as it is."""
-        return float(jnp.finfo(jnp.float32).max) if isinstance(stored, Quantized) else Float().largest(stored)
-
-
-class Coded(Protocol):
-    """A codec whose elements are integers in blocks, as `Int8`."""
-
-    @property
-    def block_size(self) -> int:
-        """Elements that share a scale."""
-        ...
-
-    @property
-    def min_size(self) -> int:
-        """Leaves with fewer elements stay float32."""
-        ...
-
-    @property
-    def exclude(self) -> tuple[str, ...]:
-        """Patterns of leaves that stay float32."""
-        ...
-
-
-def check_coded(name: str, codec: Coded) -> None:
-    """Raises a TypeError or ValueError that names the argument and what is wrong with a codec."""
-    for field, lowest in (("block_size", 2), ("min_size", 0)):
-        hyperparameters.integer(f"{name}: {field}", getattr(codec, field), lowest)
-    if codec.block_size & (codec.block_size - 1):
-        raise ValueError(f"{name}: block_size must be a power of two, got {codec.block_size}")
-    exclude: Any = codec.exclude
-    if not isinstance(exclude, tuple) or not all(isinstance(pattern, str) for pattern in exclude):
-        raise TypeError(f"{name}: exclude must be a tuple of regular expressions, got {exclude!r}")
-    check_patterns(f"{name}: exclude", exclude)
-
-
-def first_codes(
-    codec: Coded, dtypes: tuple[DTypeLike, DTypeLike], like: Any, dtype: DTypeLike, *, square: bool, where: str
-) -> Stored:
-    """The moment of a parameter before the first step, in codes; plain where the codec leaves the parameter out.
-
-    Args:
-        codec: says what it leaves out.
-        dtypes: of the codes, and of the numbers of a block.
-        like: the parameter.
-        dtype: of a moment that is left plain.
-        square: whether it is v.
-        where: the path of the parameter, for errors and patterns.
-    """
-    shape = tuple(getattr(like, "shape", ()))
-    small = len(shape) == 0 or shape[-1] < SHORTEST or math.prod(shape) < codec.min_size
-    complex_moment = not square and jnp.issubdtype(dtype, jnp.complexfloating)
-    if small or complex_moment or first_match(codec.exclude, where) is not None:
-        return Float().zeros(like, dtype, square=square, where=where)
-    zeros = jnp.zeros_like(like, dtype=dtypes[0])
-    scale, top = (blocks.per_block(zeros, codec.block_size, dtypes[1], where) for _ in range(2))
-    return Quantized(zeros, scale, top)
+    def encode_blocks(self, x: jax.Array, bits: jax.Array, like: Quantized) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The inverse."""
+        return encode_blocks(x, bits, like.codes.dtype)
 
 
 def decode_blocks(codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Codecs on arrays that are seen in blocks already: tiles of the kernels, and leaves that XLA steps in blocks."""
+"""`Int8` on arrays that are seen in blocks already: tiles of the kernels, and leaves that XLA steps in blocks."""
 
 from typing import Any, NamedTuple
 
@@ -8,8 +8,23 @@ from jax.typing import DTypeLike
 
 from adamx.storage import blocks
 from adamx.storage.codec import Codec, Quantized, Stored
+from adamx.storage.coded import Coded
 from adamx.storage.floats import Float
-from adamx.storage.int8 import Int8, decode_blocks, encode_blocks
+from adamx.storage.int8 import decode_blocks, encode_blocks
+
+
+class InBlocks(NamedTuple):
+    """A quantized moment in blocks along the last axis; stands for `Quantized`.
+
+    Attributes:
+        codes: of the elements.
+        scale: of each block, with 1 in the place of the last axis.
+        top: likewise the largest element.
+    """
+
+    codes: jax.Array
+    scale: jax.Array
+    top: jax.Array
 
 
 class View(NamedTuple):
@@ -26,34 +41,37 @@ class View(NamedTuple):
     size: int
     rows: int = 1
 
-    def split(self, x: jax.Array, size: int | None = None) -> jax.Array:
-        """An array with a number an element in blocks; with `size=1` one with a number a block."""
-        if self.rows > 1:
-            x = x.reshape(*self.shape[:-2], self.shape[-2] // self.rows, self.rows, x.shape[-1])
-        x = blocks.split(x, self.size if size is None else size)
-        return x if self.rows == 1 else jnp.swapaxes(x, -3, -2)
+    def split(self, x: jax.Array) -> jax.Array:
+        """An array with a number an element in blocks."""
+        return self._aside(blocks.split(x, self.size))
 
-    def merge(self, x: jax.Array, length: int | None = None) -> jax.Array:
-        """The inverse, for a last axis of this length."""
-        x = x if self.rows == 1 else jnp.swapaxes(x, -3, -2)
-        length = self.shape[-1] if length is None else length
-        x = blocks.merge(x, (*x.shape[:-2], length))
-        return x if self.rows == 1 else x.reshape(*self.shape[:-1], length)
-
-    def split_all(self, stored: Quantized) -> Quantized:
-        """A moment in blocks."""
-        assert stored.top is not None
-        return Quantized(self.split(stored.codes), self.split(stored.scale, 1), self.split(stored.top, 1))
-
-    def merge_all(self, stored: Quantized) -> Quantized:
+    def merge(self, x: jax.Array) -> jax.Array:
         """The inverse."""
-        assert stored.top is not None
-        count = blocks.count(self.shape, self.size)
-        return Quantized(self.merge(stored.codes), self.merge(stored.scale, count), self.merge(stored.top, count))
+        return blocks.merge(self._back(x), self.shape)
+
+    def split_all(self, stored: Quantized) -> InBlocks:
+        """A moment in blocks."""
+        return InBlocks(self.split(stored.codes), *map(self._aside, blocks.columns(stored.scales)))
+
+    def merge_all(self, seen: InBlocks) -> Quantized:
+        """The inverse."""
+        return Quantized(self.merge(seen.codes), blocks.together(self._back(seen.scale), self._back(seen.top)))
+
+    def _aside(self, x: jax.Array) -> jax.Array:
+        """The rows of a tile behind the blocks: (..., rows, blocks, n) as (..., 1, blocks, rows, n)."""
+        if self.rows == 1:
+            return x
+        return jnp.swapaxes(x.reshape(*x.shape[:-3], x.shape[-3] // self.rows, self.rows, *x.shape[-2:]), -3, -2)
+
+    def _back(self, x: jax.Array) -> jax.Array:
+        if self.rows == 1:
+            return x
+        x = jnp.swapaxes(x, -3, -2)
+        return x.reshape(*x.shape[:-4], x.shape[-4] * self.rows, *x.shape[-2:])
 
 
 class OnBlocks(NamedTuple):
-    """A codec on an array in blocks: of what is quantized the last axis is one block, and its numbers have 1 there.
+    """A codec on an array in blocks: of what is quantized the last axis is one block.
 
     Attributes:
         codec: of the leaf, `Float` or `Int8`.
@@ -79,25 +97,25 @@ class OnBlocks(NamedTuple):
         """As that of the leaf."""
         return self.codec.zeros(like, dtype, square=square, where=where)
 
-    def decode(self, stored: Stored, dtype: DTypeLike) -> jax.Array:
+    def decode(self, stored: Any, dtype: DTypeLike) -> jax.Array:
         """The moment in compute precision."""
-        if not isinstance(stored, Quantized):
-            return Float().decode(stored, dtype)
-        seen = stored if self.view is None else self.view.split_all(stored)
-        assert seen.top is not None
-        moment = decode_blocks(seen.codes, seen.scale, seen.top)
-        return moment if self.view is None else self.view.merge(moment)
+        if isinstance(stored, Quantized):
+            assert self.view is not None
+            return self.view.merge(decode_blocks(*self.view.split_all(stored)))
+        return decode_blocks(*stored) if isinstance(stored, InBlocks) else Float().decode(stored, dtype)
 
-    def encode(self, moment: jax.Array, like: Stored, bits: jax.Array | None, *, square: bool) -> Stored:
+    def encode(self, moment: jax.Array, like: Any, bits: jax.Array | None, *, square: bool) -> Any:
         """The moment as it is kept."""
-        if not isinstance(like, Quantized):
-            plain = isinstance(self.codec, Int8)  # a leaf that stays float32
+        if not isinstance(like, Quantized | InBlocks):
+            plain = isinstance(self.codec, Coded)  # a leaf that stays float32
             return Float().encode(moment, like, None if plain else bits, square=square)
         assert bits is not None
-        seen = (moment, bits) if self.view is None else (self.view.split(moment), self.view.split(bits))
-        encoded = Quantized(*encode_blocks(*seen, like.codes.dtype, self.found))
-        return encoded if self.view is None else self.view.merge_all(encoded)
+        if self.view is None:
+            return InBlocks(*encode_blocks(moment, bits, like.codes.dtype, self.found))
+        seen = self.view.split(moment), self.view.split(bits)
+        return self.view.merge_all(InBlocks(*encode_blocks(*seen, like.codes.dtype, self.found)))
 
-    def largest(self, stored: Stored) -> float:
+    def largest(self, stored: Any) -> float:
         """The largest number that can be kept."""
-        return Int8().largest(stored)
+        coded = isinstance(stored, Quantized | InBlocks)
+        return float(jnp.finfo(jnp.float32).max) if coded else Float().largest(stored)

@@ -42,7 +42,7 @@ def kind_of(path: str, x: np.ndarray) -> str:
         return "remainders"
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return "counts"
-    return "scales" if path.endswith((".scale", ".top")) else "moments"
+    return "scales" if path.endswith(".scales") else "moments"
 
 
 def ulps(a: np.ndarray, b: np.ndarray, before: np.ndarray) -> np.ndarray:

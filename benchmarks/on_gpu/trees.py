@@ -19,7 +19,7 @@ RESERVE_S = 20
 def contenders() -> dict[str, Optimizer]:
     """Optax's chain, and ours by how moments are stored; composed as well, as sharded programs run it."""
     theirs, ours, _ = chains()
-    stored = {**STORED, "int8": dict.fromkeys(("mu_dtype", "nu_dtype"), adamx.storage.Int8())}
+    stored = {**STORED, "int8": dict.fromkeys(("mu_dtype", "nu_dtype"), adamx.storage.Int8(min_size=4096))}
     found = {THEIRS: Optimizer(theirs)}
     found |= {name: Optimizer(ours(**moments), adamx.step) for name, moments in stored.items()}
     return found | {"float32 composed": Optimizer(ours()), FLOOR: Optimizer(theirs)}

@@ -16,7 +16,7 @@ from tests.family import each, made
 
 LARGE = {"row": (2**31,), "matrix": (2**17, 2**16), "columns": (2**29, 16), "even larger": (2**33,)}
 EMPTY = {"a": (0,), "b": (3, 0), "c": (0, 3), "d": (2, 0, 64)}
-CODES = adamx.storage.Int8()
+CODES = adamx.storage.Int8(min_size=4096)
 STORAGES = {
     "float32": {},
     "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},

@@ -43,9 +43,9 @@ def test_dtypes_that_were_cast():
 
 def test_another_storage():
     message = refused(adamx.adamw(optax.constant_schedule(1e-3), mu_dtype="bfloat16", nu_dtype=INT8), STATE)
-    assert "0/nu/layer/w: expected uint8 codes with scales and tops of float32(4, 1), got float32" in message
+    assert "0/nu/layer/w: expected uint8 codes with scales of float32(4, 1, 2), got float32" in message
     message = refused(adamx.adamw(optax.constant_schedule(1e-3), nu_dtype="float16"), STATE)
-    assert "0/nu/layer/b: expected float16 codes with scales of bfloat16(1,), got float32" in message
+    assert "0/nu/layer/b: expected float16 codes with scales of bfloat16(1, 1), got float32" in message
     assert "adamx.interop.restore_as(tx, state, params)" in message
     assert "template" not in message
 

@@ -35,7 +35,7 @@ def test_what_was_stored_is_stored_again_as_it_was(name, square):
         return
     # Where the second largest was rounded to the largest, the scale is now that of the third.
     stands_apart = (
-        np.add.reduceat(np.abs(first) == np.repeat(stored.top, SIZE, -1)[:, :100], range(0, 100, SIZE), -1) == 1
+        np.add.reduceat(np.abs(first) == np.repeat(stored.scales[..., 1], SIZE, -1)[:, :100], range(0, 100, SIZE), -1) == 1
     )
     assert stands_apart.mean() > 0.8
     same = np.repeat(stands_apart, SIZE, -1)[:, :100]
@@ -59,7 +59,7 @@ def test_rounds_to_nearest(name):
 def test_int8_rounds_to_nearest():
     x = np.random.default_rng(0).random((5, 96)).astype(np.float32)
     stored = encode(x, KEPT["int8"].zeros(x, jnp.float32, square=False), False)
-    scale = np.repeat(np.asarray(stored.scale), SIZE, axis=-1)
+    scale = np.repeat(np.asarray(stored.scales[..., 0]), SIZE, axis=-1)
     off = np.abs(np.asarray(decode("w", stored)) - x) / scale
     gap = 2.0 ** np.floor(np.log2(1 + x / scale)) / 32  # between the codes around x: five digits of 1 + x / scale
     assert (off <= gap / 2 * (1 + 1e-4)).all()

@@ -29,8 +29,8 @@ def test_which_way_each_leaf_goes_and_why():
     ]
     assert found.state_bytes == adamx.state_bytes(adamx.adamw(1e-3).init(PARAMS)).total
     header, *rows, last = str(found).splitlines()
-    assert header.split()[:4] == ["leaf", "shape", "dtype", "executor"]
-    assert rows[0].split() == ["large", "300x300", "float32", "native"]
+    assert header.split()[:5] == ["leaf", "shape", "dtype", "moments", "executor"]
+    assert rows[0].split() == ["large", "300x300", "float32", "float32", "native"]
     assert last.startswith("one pass over memory; ")
 
 

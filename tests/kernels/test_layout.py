@@ -69,7 +69,7 @@ def test_codecs_of_others_are_left_to_xla():
 )
 def test_blocks_nest_and_are_not_long(blocks, taken):
     codecs = tuple(Int8(block, 0) for block in blocks)
-    quantized = [Quantized(X, X, X)] * 2
+    quantized = [Quantized(X, X)] * 2
     form = form_of(Leaf(X, X, None, *quantized), codecs, PLAIN)
     assert (form is not None) is taken
     assert form is None or (form.mu, form.nu) == ((INT8, blocks[0]), (INT8, blocks[1]))
@@ -84,7 +84,7 @@ def test_a_call_has_leaves_of_one_form_and_not_too_many():
 
 
 def test_arrays_of_a_leaf_in_the_order_of_the_kernel():
-    quantized = Quantized("codes", "scale", "top")
+    quantized = Quantized("codes", "scales")
     assert arrays_of(Leaf("g", "p", "r", "mu", quantized)) == ["p", "r", "mu", *quantized]
     assert arrays_of(Leaf("g", "p", None, "mu", "nu")) == ["p", "mu", "nu"]
 

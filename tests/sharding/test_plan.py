@@ -29,7 +29,7 @@ def test_moments_go_with_their_parameters():
 def test_codes_and_their_numbers_go_together():
     codec = adamx.storage.Int8(block_size=64, min_size=0)
     where = plan(adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec))
-    assert where.state[0].mu["w"] == adamx.storage.Quantized(*[P(None, "data")] * 3)
+    assert where.state[0].mu["w"] == adamx.storage.Quantized(*[P(None, "data")] * 2)
     assert where.state[0].mu["b"] == P("data")  # shorter than a block: float32
     assert where.state[0].count == P()
 

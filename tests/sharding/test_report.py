@@ -26,7 +26,7 @@ def test_a_thousand_million_parameters_on_4096_devices():
 
 
 def test_bytes_of_codes():
-    codec = adamx.storage.Int8()
+    codec = adamx.storage.Int8(min_size=4096)
     tx = adamx.with_master_weights(adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec))
     params = {"w": jax.ShapeDtypeStruct((64, 1024), jnp.bfloat16)}
     where = adamx.sharding.state_sharding(tx, params, AbstractMesh((8,), ("data",)))
@@ -58,7 +58,7 @@ def test_the_table():
     assert table[-1].split() == ["total", "8,192,000,028", "2,000,028"]
 
 
-CODED = {"mu_dtype": adamx.storage.Int8(), "nu_dtype": adamx.storage.Int8()}
+CODED = {"mu_dtype": adamx.storage.Int8(min_size=4096), "nu_dtype": adamx.storage.Int8(min_size=4096)}
 TABLE = {
     "float32, float32 moments": (4, adamx.adam(1e-3)),
     "float32, Int8 moments": (4, adamx.adam(1e-3, **CODED)),

@@ -35,7 +35,7 @@ def test_a_short_last_block_is_filled_with_zeros():
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_per_block(shape):
-    found = blocks.per_block(jnp.zeros(shape, jnp.int8), 4, jnp.float32)
-    assert (found.shape, found.dtype) == ((*shape[:-1], blocks.count(shape, 4)), jnp.float32)
-    traced = jax.eval_shape(lambda: blocks.per_block(jnp.zeros(shape, jnp.int8), 4, jnp.float32))
+    found = blocks.per_block(jnp.zeros(shape, jnp.int8), 4, 2, jnp.float32)
+    assert (found.shape, found.dtype) == ((*shape[:-1], blocks.count(shape, 4), 2), jnp.float32)
+    traced = jax.eval_shape(lambda: blocks.per_block(jnp.zeros(shape, jnp.int8), 4, 2, jnp.float32))
     assert (traced.shape, traced.dtype) == (found.shape, found.dtype)

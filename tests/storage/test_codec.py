@@ -9,7 +9,7 @@ import adamx
 from adamx.storage import Codec, Float, Int8, Quantized
 from adamx.storage.codec import precision, shapes
 
-STORED = Quantized(jnp.zeros((2, 8), jnp.int8), jnp.zeros((2, 1)))
+STORED = Quantized(jnp.zeros((2, 8), jnp.int8), jnp.zeros((2, 1, 2)))
 
 
 def test_shapes_and_precision_of_what_is_stored():
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
         return Quantized(jnp.zeros(jnp.shape(like), jnp.bfloat16), jnp.zeros(jnp.shape(like), jnp.bfloat16))
 
     def decode(self, stored, dtype):
-        return stored.codes.astype(dtype) + stored.scale.astype(dtype)
+        return stored.codes.astype(dtype) + stored.scales.astype(dtype)
 
     def encode(self, moment, like, bits, *, square):
         assert bits is None
@@ -57,6 +57,6 @@ def test_a_codec_of_ones_own():
 
 
 def test_all_codecs_are_codecs():
-    for codec in (Float(), Int8()):
+    for codec in (Float(), Int8(min_size=4096)):
         for member in ("dithered", "seed", "zeros", "decode", "encode", "largest"):
             assert hasattr(codec, member)

@@ -111,7 +111,7 @@ def test_a_nan_shows_in_its_block_alone():
 
 
 def test_bytes_and_leaves_that_stay_float32():
-    codec = Int4(exclude=("norm",))
+    codec = Int4(min_size=4096, exclude=("norm",))
     params = {"w": jnp.zeros((128, 1024)), "norm": jnp.zeros((128, 1024)), "small": jnp.zeros((16, 16))}
     tx = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=codec)
     found = adamx.state_bytes(tx.init(params)).leaves
@@ -119,7 +119,7 @@ def test_bytes_and_leaves_that_stay_float32():
     assert found == {"w": (n, n * 1.09375), "norm": (n, n * 8), "small": (256, 2048)}
     mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
     assert adamx.sharding.state_sharding(tx, params, mesh).leaves["w"].size == n * 1.09375
-    mixed = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=Int8(exclude=("norm",)))
+    mixed = adamx.adam(1e-3, mu_dtype=codec, nu_dtype=Int8(min_size=4096, exclude=("norm",)))
     assert adamx.state_bytes(mixed.init(params)).leaves["w"] == (n, n * 1.59375)
 
 
@@ -155,19 +155,19 @@ def test_m_is_kept_over_the_root_of_its_v():
 )
 def test_an_average_without_a_v_is_refused(make, name):
     with pytest.raises(ValueError, match=rf"^{name}=Int4\(.* holds m over the root of"):
-        make(Int4())
+        make(Int4(min_size=4096))
 
 
 def test_wrong_arguments_and_codes():
-    for codec, match in ((Int4(24), "power of two"), (Int4(exclude="w"), "exclude must be a tuple")):
+    for codec, match in ((Int4(24, 4096), "power of two"), (Int4(exclude="w"), "exclude must be a tuple")):
         with pytest.raises((TypeError, ValueError), match=match):
             adamx.adam(1.0, mu_dtype=codec)
     with pytest.raises(ValueError, match="Int4: exclude"):
-        adamx.adam(1.0, nu_dtype=Int4(exclude=("nothing",))).init({"w": jnp.zeros((64, 64))})
+        adamx.adam(1.0, nu_dtype=Int4(min_size=4096, exclude=("nothing",))).init({"w": jnp.zeros((64, 64))})
     codes = kept(normal(), True)
     with pytest.raises(TypeError, match=r"stored as those of adamx.storage.Int4, got int8 codes.*restore_as"):
-        CODEC.decode(Quantized(codes.codes.astype(jnp.int8), *codes[1:]), jnp.float32)
+        CODEC.decode(Quantized(codes.codes.astype(jnp.int8), codes.scales), jnp.float32)
     with pytest.raises(TypeError, match=r"stored as those of adamx.storage.Int8, got int4 codes.*restore_as"):
-        Int8(64).decode(codes, jnp.float32)
+        Int8(64, 4096).decode(codes, jnp.float32)
     assert OF_M[0] == 0
     assert OF_M[-1] == OF_V[-1] == 1

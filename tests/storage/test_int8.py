@@ -53,13 +53,13 @@ def test_within_the_distance_of_two_codes(shape, square):
     stored, back = held(x, square)
     assert stored.codes.shape == shape
     assert stored.codes.dtype == (jnp.uint8 if square else jnp.int8)
-    assert stored.scale.shape == stored.top.shape == (*shape[:-1], -(-shape[-1] // 8))
+    assert stored.scales.shape == (*shape[:-1], -(-shape[-1] // 8), 2)
     k = np.abs(np.asarray(stored.codes, np.int64))
-    scale = np.repeat(np.asarray(stored.scale, np.float64), 8, axis=-1)[..., : shape[-1]]
+    scale = np.repeat(np.asarray(stored.scales[..., 0], np.float64), 8, axis=-1)[..., : shape[-1]]
     gap = (magnitude(k + 1, square) - magnitude(np.maximum(k - 1, 0), square)) * scale
     floor = square & (np.asarray(x) < magnitude(8, square) * scale)
     assert (np.abs(back - x)[~floor] <= gap[~floor]).all()
-    largest = np.abs(x) == np.repeat(np.asarray(stored.top), 8, axis=-1)[..., : shape[-1]]
+    largest = np.abs(x) == np.repeat(np.asarray(stored.scales[..., 1]), 8, axis=-1)[..., : shape[-1]]
     np.testing.assert_array_equal(back[largest], x[largest])
 
 
@@ -82,7 +82,7 @@ def test_up_where_the_fraction_exceeds_the_threshold(square, y, code):
     like = CODEC.zeros(x, x.dtype, square=square)
     for threshold, up in ((0, 1), (2**30, 1), (2**31, 0), (2**32 - 1, 0)):
         stored = CODEC.encode(x, like, jnp.full(x.shape, threshold, jnp.uint32), square=square)
-        np.testing.assert_allclose(stored.scale[0, 0], 1, rtol=1e-6)
+        np.testing.assert_allclose(stored.scales[0, 0, 0], 1, rtol=1e-6)
         np.testing.assert_array_equal(stored.codes[0, [0, 2]], [code + up, 255 if square else 127])
 
 
@@ -107,7 +107,7 @@ def test_the_codes_are_those_of_exact_arithmetic(square):
     lower, upper = (magnitude(k, square) + 1 for k in (low, low + 1))
     code = low + ((z - lower) / (upper - lower) > threshold)
     code = np.where(x == 0, 0, np.maximum(code, 8 if square else 0)) * np.sign(x)
-    np.testing.assert_array_equal(stored.scale[..., :1], scale)
+    np.testing.assert_array_equal(stored.scales[..., 0, :1], scale)
     np.testing.assert_array_equal(stored.codes, code)
 
 
@@ -191,18 +191,18 @@ def test_the_same_under_jit_and_vmap():
 @pytest.mark.parametrize(
     ("codec", "shape", "dtype", "where", "quantized"),
     [
-        (Int8(), (64, 64), "float32", "w", True),
-        (Int8(), (64, 64), "float64", "w", True),
-        (Int8(), (64, 64), "bfloat16", "w", True),
-        (Int8(), (63, 64), "float32", "w", False),
-        (Int8(), (4096,), "float32", "w", True),
-        (Int8(), (4096, 8), "float32", "w", False),
-        (Int8(), (4096, 16), "float32", "w", True),
+        (Int8(min_size=4096), (64, 64), "float32", "w", True),
+        (Int8(min_size=4096), (64, 64), "float64", "w", True),
+        (Int8(min_size=4096), (64, 64), "bfloat16", "w", True),
+        (Int8(min_size=4096), (63, 64), "float32", "w", False),
+        (Int8(min_size=4096), (4096,), "float32", "w", True),
+        (Int8(min_size=4096), (4096, 8), "float32", "w", False),
+        (Int8(min_size=4096), (4096, 16), "float32", "w", True),
         (Int8(min_size=0), (), "float32", "w", False),
-        (Int8(exclude=("norm", "^embed")), (64, 64), "float32", "block/norm/scale", False),
-        (Int8(exclude=("norm", "^embed")), (64, 64), "float32", "embed/table", False),
-        (Int8(exclude=("norm", "^embed")), (64, 64), "float32", "my/embed", True),
-        (Int8(), (64, 64), "complex64", "w", False),
+        (Int8(min_size=4096, exclude=("norm", "^embed")), (64, 64), "float32", "block/norm/scale", False),
+        (Int8(min_size=4096, exclude=("norm", "^embed")), (64, 64), "float32", "embed/table", False),
+        (Int8(min_size=4096, exclude=("norm", "^embed")), (64, 64), "float32", "my/embed", True),
+        (Int8(min_size=4096), (64, 64), "complex64", "w", False),
     ],
 )
 def test_which_leaves_are_quantized(codec, shape, dtype, where, quantized, x64):
@@ -217,12 +217,12 @@ def test_which_leaves_are_quantized(codec, shape, dtype, where, quantized, x64):
 @pytest.mark.parametrize(
     ("codec", "error", "message"),
     [
-        (Int8(block_size=1), ValueError, "block_size must be at least 2, got 1"),
-        (Int8(block_size=24), ValueError, "block_size must be a power of two, got 24"),
+        (Int8(block_size=1, min_size=4096), ValueError, "block_size must be at least 2, got 1"),
+        (Int8(block_size=24, min_size=4096), ValueError, "block_size must be a power of two, got 24"),
         (Int8(block_size=32.0), TypeError, "block_size must be an integer"),
         (Int8(min_size=-1), ValueError, "min_size must be at least 0"),
         (Int8(exclude="norm"), TypeError, "exclude must be a tuple of regular expressions, got 'norm'"),
-        (Int8(exclude=("[",)), ValueError, r"exclude: '\[' is not a regular expression"),
+        (Int8(min_size=4096, exclude=("[",)), ValueError, r"exclude: '\[' is not a regular expression"),
         (Int8, TypeError, r"got the class Int8: pass Int8\(\)"),
     ],
 )

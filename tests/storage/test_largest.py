@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamx.storage.int8 import ROUNDING
+from adamx.storage.coded import ROUNDING
 from adamx.storage.largest import largest_two, largest_two_at_once, largest_two_of_both
 
 plain = jax.jit(functools.partial(largest_two, apart=ROUNDING))

@@ -5,7 +5,7 @@ import pytest
 
 from adamx.storage import Int8, Quantized
 from adamx.storage.dither import thresholds
-from adamx.storage.int8 import ROUNDING
+from adamx.storage.coded import ROUNDING
 from adamx.storage.largest import largest_two
 from adamx.storage.on_blocks import OnBlocks, View
 

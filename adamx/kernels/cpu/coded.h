@@ -20,7 +20,7 @@ ADAMX_INLINE uint32_t block_of(const Moment& moment, int64_t i) {
 template <bool coded>
 ADAMX_INLINE Block block_at(const Moment& moment, int64_t i) {
   if constexpr (!coded) return {};
-  return {moment.scale[block_of(moment, i)], moment.top[block_of(moment, i)]};
+  return moment.blocks[block_of(moment, i)];
 }
 
 // What has been seen of the block of element i before it.

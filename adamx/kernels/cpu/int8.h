@@ -19,11 +19,6 @@ constexpr float kMost = square ? 8063.0f : 14.75f;
 template <bool square>
 constexpr float kNext = square ? 7935.0f : 14.5f;
 
-// What a block's elements have in common.
-struct Block {
-  float scale = 0, top = 0;
-};
-
 ADAMX_INLINE F decode_first(const int8_t* codes, Block block) {
   const U code = load_wide(codes), k = absolute(signed_of(code));
   const F inner = (float_of((k << (kDigits - 1)) + kOne) - 1.0f) * block.scale;

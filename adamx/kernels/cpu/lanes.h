@@ -116,11 +116,6 @@ ADAMX_INLINE void store(void* to, V v) {
   }
 }
 
-template <typename V>
-ADAMX_INLINE void store_first(float* to, V v, int64_t n) {
-  std::memcpy(to, &v, static_cast<size_t>(n) * sizeof *to);
-}
-
 // Narrow integers as numbers of 32 bits.
 template <typename V = U, typename T>
 ADAMX_INLINE V load_wide(const T* from) {

@@ -21,11 +21,15 @@ enum class Weights : uint8_t { plain, master, stochastic };
 // Which elements of a weight decay: none, all, or those where that does not oppose the update.
 enum class Decay : uint8_t { nowhere, everywhere, cautious };
 
+// What the elements of a block have in common: the unit of codes, and the largest of them.
+struct Block {
+  float scale = 0, top = 0;
+};
+
 struct Moment {
   Storage storage = Storage::f32;
-  void* data = nullptr;    // float, bfloat16 bits, or codes
-  float* scale = nullptr;  // one a block, int8 only
-  float* top = nullptr;
+  void* data = nullptr;     // float, bfloat16 bits, or codes
+  Block* blocks = nullptr;  // int8 only
   int64_t block = 1;
 
   size_t width() const { return storage == Storage::f32 ? 4 : storage == Storage::int8 ? 1 : 2; }  // bytes an element

@@ -108,8 +108,10 @@ void measure_blocks(const Rule& rule, const Moment& moment, int64_t n, Between* 
       of = {load<F>(top), load<F>(rest)};
     }
     const F scale = unit<square>(of);
-    store_first(moment.scale + first, scale, here);
-    store_first(moment.top + first, of.top, here);
+    float scales[kLanes], tops[kLanes];
+    store(scales, scale);
+    store(tops, of.top);
+    for (int64_t k = 0; k < here; ++k) moment.blocks[first + k] = {scales[k], tops[k]};
     store(between->inverse + first, 2.0f * (1.0f / scale));
   }
 }

@@ -114,16 +114,15 @@ Moment moment(Reader& reader, const char* what, const Leaf& leaf, int64_t storag
   read.data = data.data;
   if (read.storage != Storage::int8) return read;
 
-  int64_t blocks[kMaxRank] = {};
+  int64_t blocks[kMaxRank + 1] = {};
   for (int axis = 0; axis < leaf.rank; ++axis) blocks[axis] = leaf.dims[axis];
   if (leaf.rank == 0) reader.fail(what, "has no axis for blocks");
   if (leaf.rank > 0) blocks[leaf.rank - 1] = (leaf.last() + block - 1) / block;
-  for (float** part : {&read.scale, &read.top}) {
-    const View view = reader.in_place(what);
-    reader.expect(what, view, Element::f32);
-    reader.expect_shape(what, view, leaf.rank, blocks);
-    *part = static_cast<float*>(view.data);
-  }
+  blocks[leaf.rank] = 2;
+  const View view = reader.in_place(what);
+  reader.expect(what, view, Element::f32);
+  reader.expect_shape(what, view, leaf.rank + 1, blocks);
+  read.blocks = static_cast<Block*>(view.data);
   return read;
 }
 

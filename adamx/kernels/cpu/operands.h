@@ -10,7 +10,7 @@ namespace adamx {
 
 // Raised with each change of what `read` or the kernel's attributes mean; INTERFACE in adamx/kernels/native.py is the
 // same.
-constexpr int kInterface = 4;
+constexpr int kInterface = 5;
 
 enum class Element : uint8_t { f32, bf16, f16, u16, u32, i8, u8, other };
 
@@ -40,8 +40,8 @@ struct Call {
 // factor of the gradients), 2 counts (uint32), 3 numbers a leaf (uint32: the salts of moments and weight, its
 // `Decay`), 2 more a leaf (float32: what its direction and it itself are multiplied by); then of each leaf the
 // gradient, and what the outputs are, in the same memory: the weight, its remainder if it has one, and both moments, a
-// coded one as codes, scales and largest elements. A form with norms has one output more: 3 a leaf (float32: the norms
-// of its gradient, its update and its weight).
+// coded one as codes and the two numbers of each block. A form with norms has one output more: 3 a leaf (float32: the
+// norms of its gradient, its update and its weight).
 std::string read(const std::vector<View>& inputs, const std::vector<View>& outputs, const Form& form, Call& call);
 
 }  // namespace adamx

@@ -103,10 +103,14 @@ void Arrays::add_moment(bool square, int64_t storage, int64_t block, const Shape
   }
   Shape blocks = shape;
   if (!blocks.empty()) blocks.back() = (blocks.back() + block - 1) / block;
+  blocks.push_back(2);
   const auto code = [&] { return square ? 256 * uniform() : 255 * uniform() - 127; };
   add(Role::moment, square ? Element::u8 : Element::i8, shape, code);
-  add(Role::moment, Element::f32, blocks, [&] { return (1 + uniform()) * (square ? 0x1p-32f : 0x1p-14f); });
-  add(Role::moment, Element::f32, blocks, [&] { return 2 + uniform(); });
+  bool scale = false;
+  add(Role::moment, Element::f32, blocks, [&] {
+    scale = !scale;
+    return scale ? (1 + uniform()) * (square ? 0x1p-32f : 0x1p-14f) : 2 + uniform();
+  });
 }
 
 void Arrays::add(Role role, Element element, const Shape& shape, const std::function<float()>& number) {

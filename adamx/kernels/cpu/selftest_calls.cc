@@ -76,7 +76,7 @@ void check_arrays(size_t inputs) {
       check_refused(number + " of another shape", i == 2 ? "3 a leaf" : "must have shape",
                     [i, rank](Changed& c) { c.both(i, [rank](View& view) { view.rank = rank, view.dims = wrong; }); });
     }
-    if (i != 7 && i != 10) {  // codes are bytes
+    if (i != 7 && i != 9) {  // codes are bytes
       check_refused(number + " at an odd address", "is not aligned",
                     [i](Changed& c) { c.both(i, [](View& view) { view.data = static_cast<char*>(view.data) + 1; }); });
     }
@@ -102,7 +102,7 @@ void check_forms() {
     check_refused(name + " of mu", "a block must", [block](Changed& c) { c.form.mu_block = block; });
     check_refused(name + " of nu", "a block must", [block](Changed& c) { c.form.nu_block = block; });
   }
-  check_refused("another block", "must have shape (3, 1), got (3, 2)", [](Changed& c) { c.form.nu_block = 96; });
+  check_refused("another block", "must have shape (3, 1, 2), got (3, 2, 2)", [](Changed& c) { c.form.nu_block = 96; });
   check_refused("a long block", "up to 1024", [](Changed& c) { c.form.nu_block = 2048; });
   check_refused("blocks that do not nest", "must nest", [](Changed& c) { c.form.mu_block = 48; });
 }

@@ -29,8 +29,7 @@ inline Leaf from(const Begin& begin, Leaf leaf) {
     if (moment->storage != Storage::int8) continue;
     int64_t block = begin.column == 0 ? 0 : begin.column / moment->block;
     if (begin.row != 0) block += begin.row * ((leaf.last() + moment->block - 1) / moment->block);
-    moment->scale += block;
-    moment->top += block;
+    moment->blocks += block;
     if (moment->block > leaf.last()) moment->block = leaf.last();  // where a row ends
   }
   return leaf;

@@ -19,8 +19,9 @@ from adamx.kernels.operands import OfStep, Scalars, of_step, scalars
 from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import GPUS, LANES, View, places, view_of
-from adamx.storage import Float, Int8
-from adamx.storage.codec import Codec, Quantized
+from adamx.storage import Float, Int8, blocks
+from adamx.storage.codec import Codec, Quantized, is_quantized
+from adamx.storage.on_blocks import InBlocks
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ def _example(form: Form) -> Work:
 
     def stored(kind: int, codes: Any) -> Any:
         if kind == INT8:
-            return Quantized(elements(codes), *[elements(jnp.float32, (FEW_ROWS, 1))] * 2)
+            return Quantized(elements(codes), elements(jnp.float32, (FEW_ROWS, 1, 2)))
         return elements(jnp.float32 if kind == FLOAT32 else jnp.bfloat16)
 
     remainder = elements(jnp.uint16) if form.weights == MASTER else None
@@ -149,7 +150,8 @@ def call_pallas(form: Form, work: Work, step: OfStep, *, platform: str, interpre
     return tuple(on(i, leaf) for i, leaf in enumerate(work.leaves))
 
 
-def _call(step: Callable[..., Leaf], view: View, leaf: Leaf, scalars: Scalars, platform: str, interpret: bool) -> Leaf:
+def _call(step: Callable[..., Leaf], view: View, whole: Leaf, scalars: Scalars, platform: str, interpret: bool) -> Leaf:
+    leaf = jax.tree.map(_columns, whole, is_leaf=is_quantized)
     shapes, per_block = _each(leaf, view.shape, view.blocks), _each(leaf, False, True)
     arrays = [jnp.reshape(x, shape) for x, shape in zip(jax.tree.leaves(leaf), shapes, strict=True)]
     specs = _each(leaf, view.elements(), view.numbers())
@@ -176,10 +178,25 @@ def _call(step: Callable[..., Leaf], view: View, leaf: Leaf, scalars: Scalars, p
         **options_for(platform, view),
     )(*scalars, *arrays)
     new = [jnp.reshape(x, jnp.shape(like)) for x, like in zip(stepped, arrays_of(leaf), strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(leaf._replace(gradient=None)), new)
+    after: Leaf = jax.tree.unflatten(jax.tree.structure(leaf._replace(gradient=None)), new)
+    return jax.tree.map(_together, after, is_leaf=_is_in_blocks)
+
+
+def _columns(stored: Any) -> Any:
+    """A quantized moment with an array for each of its blocks' two numbers; everything else as it is."""
+    return InBlocks(stored.codes, *blocks.columns(stored.scales)) if is_quantized(stored) else stored
+
+
+def _together(stored: Any) -> Any:
+    """The inverse."""
+    return Quantized(stored.codes, blocks.together(*stored[1:])) if _is_in_blocks(stored) else stored
+
+
+def _is_in_blocks(node: Any) -> bool:
+    return isinstance(node, InBlocks)
 
 
 def _each(leaf: Leaf, elements: T, numbers: T) -> list[T]:
     """One thing for each array of a leaf with a number an element, another for those with one a block."""
-    kinds = [[elements, numbers, numbers] if isinstance(x, Quantized) else [elements] for x in leaf if x is not None]
+    kinds = [[elements, numbers, numbers] if _is_in_blocks(x) else [elements] for x in leaf if x is not None]
     return [kind for of in kinds for kind in of]

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from adamx.core.averages import Averages
 from adamx.storage import Int8, blocks
 from adamx.storage.codec import Quantized, is_quantized
-from adamx.storage.dither import Thresholds
 from adamx.storage.coded import ROUNDING
+from adamx.storage.dither import Thresholds
 from adamx.storage.largest import largest_two_at_once, largest_two_of_both
 from adamx.storage.on_blocks import InBlocks, OnBlocks, View
 from adamx.trees import staged
@@ -100,7 +100,7 @@ def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> t
     view = View(g.shape, blocks.size_of(g.shape[-1], count))  # a block longer than the last axis is not filled up
     in_blocks, bits = view.split(g), Given(view.split(walk.thresholds(g.shape)))
 
-    def fresh(*before: Any) -> tuple[InBlocks, InBlocks]:
+    def fresh(*before: Any) -> tuple[Any, Any]:
         of_m, of_v = view.split_all(mu), view.split_all(nu)
         numbers, _ = jax.lax.optimization_barrier(((of_m[1:], of_v[1:]), before))
         return InBlocks(of_m.codes, *numbers[0]), InBlocks(of_v.codes, *numbers[1])

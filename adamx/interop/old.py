@@ -22,8 +22,9 @@ def from_0_1(
     """Converts a state of adamx 0.1 to the layout of `tx.init(params)`.
 
     0.1 kept dithered moments in a container of their own, with a second counter, `step`, beside `count`. The two are
-    equal, so the dither continues bitwise identically. It kept the two numbers of a block in two arrays. In 0.1 `Int8` took blocks of any length; those whose length is
-    no power of two are decoded and rounded to nearest into the blocks of `tx`. Everything else has not changed.
+    equal, so the dither continues bitwise identically. It kept the two numbers of a block in two arrays. In 0.1 `Int8`
+    took blocks of any length; those whose length is no power of two are decoded and rounded to nearest into the blocks
+    of `tx`. Everything else has not changed.
 
     Args:
         tx: the transformation that made the state, built with the same arguments but for the length of blocks.

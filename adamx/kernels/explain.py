@@ -124,8 +124,8 @@ def explain(
     def note(work: Work) -> tuple[Leaf, ...]:
         forms = [None] * len(work.leaves) if kernel is None else forms_of(kernel, work)
         for i, (place, form) in enumerate(zip(work.places, forms, strict=True)):
-            way = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
-            found[place] = (_moments(work.leaves[i]), *way)
+            executor, why = ("xla", problem or _why_not(kernel, work, i)) if form is None else (_name(platform), "")
+            found[place] = _moments(work.leaves[i]), executor, why
         return work.stepped()
 
     def traced(gradients: Any, state: Any, params: Any) -> Any:

@@ -12,8 +12,8 @@ from adamx import hyperparameters, numerics
 from adamx.numerics import Scalar
 from adamx.storage import blocks
 from adamx.storage.codec import HALF_BITS, Codec, Quantized, Stored
-from adamx.storage.floats import Float
 from adamx.storage.coded import Coded
+from adamx.storage.floats import Float
 from adamx.storage.int4 import CODES, Int4
 from adamx.storage.int8 import Int8
 from adamx.storage.pairs import check_pair, check_rounding, half_ulp

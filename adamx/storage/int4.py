@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from adamx.storage.coded import ROUNDING, Coded
 from adamx.storage.codec import Codec, Quantized, Resolution, Stored
+from adamx.storage.coded import ROUNDING, Coded
 from adamx.storage.dither import fraction
 from adamx.storage.largest import largest_two
 from adamx.storage.rounding import to_bfloat16
@@ -89,8 +89,8 @@ class Int4(Coded):
     def encode_blocks(self, x: jax.Array, bits: jax.Array, like: Quantized) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The inverse."""
         encode = _encode_m if is_over_root(like) else _encode_v
-        codes, *numbers = encode(x, jax.lax.stop_gradient(x), bits)
-        return codes.astype(CODES), *numbers
+        codes, scale, top = encode(x, jax.lax.stop_gradient(x), bits)
+        return codes.astype(CODES), scale, top
 
 
 def is_over_root(stored: Any) -> bool:
@@ -142,7 +142,7 @@ def _in_units(size: jax.Array, scale: jax.Array) -> jax.Array:
     return size * jnp.where(unit == 0, 0, 1 / jnp.where(unit == 0, 1, unit))
 
 
-def _encode_v(x: jax.Array, fixed: jax.Array, bits: jax.Array) -> tuple[jax.Array, ...]:
+def _encode_v(x: jax.Array, fixed: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Codes, scale and top of blocks of v; fixed: the same, for what has no derivative."""
     top, rest = largest_two(x, ROUNDING)
     least = TINY / OF_V[0]  # or the lowest level would vanish
@@ -156,7 +156,7 @@ def _encode_v(x: jax.Array, fixed: jax.Array, bits: jax.Array) -> tuple[jax.Arra
     return jnp.where(fixed >= jax.lax.stop_gradient(top) * (1 - ROUNDING), TOP_OF_V, codes) - 8, scale, top
 
 
-def _encode_m(x: jax.Array, fixed: jax.Array, bits: jax.Array) -> tuple[jax.Array, ...]:
+def _encode_m(x: jax.Array, fixed: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The same of m over the root of v; the top has a sign. It is rounded by the threshold of the first element."""
     high, low = jnp.max(x, axis=-1, keepdims=True), jnp.min(x, axis=-1, keepdims=True)
     top = jnp.where(high >= -low, high, low)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from adamx.storage.coded import ROUNDING, Coded
 from adamx.storage.codec import Quantized, Resolution
+from adamx.storage.coded import ROUNDING, Coded
 from adamx.storage.largest import largest_two
 
 BEND = {"int8": 0, "uint8": 160}

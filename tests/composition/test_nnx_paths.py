@@ -17,7 +17,9 @@ class Square(nnx.Module):
 
 
 ONE_SPELLING = {
-    "exclude": lambda pattern, tree: adamx.adam(1.0, nu_dtype=adamx.storage.Int8(min_size=4096, exclude=(pattern,))).init(tree),
+    "exclude": lambda pattern, tree: adamx.adam(
+        1.0, nu_dtype=adamx.storage.Int8(min_size=4096, exclude=(pattern,))
+    ).init(tree),
     "match": lambda pattern, tree: adamx.match(pattern)(tree),
     "not_matching": lambda pattern, tree: adamx.not_matching(pattern)(tree),
     "scale_by_path": lambda pattern, tree: adamx.scale_by_path({pattern: 0.5}).update(tree, optax.EmptyState()),

@@ -35,7 +35,8 @@ def test_what_was_stored_is_stored_again_as_it_was(name, square):
         return
     # Where the second largest was rounded to the largest, the scale is now that of the third.
     stands_apart = (
-        np.add.reduceat(np.abs(first) == np.repeat(stored.scales[..., 1], SIZE, -1)[:, :100], range(0, 100, SIZE), -1) == 1
+        np.add.reduceat(np.abs(first) == np.repeat(stored.scales[..., 1], SIZE, -1)[:, :100], range(0, 100, SIZE), -1)
+        == 1
     )
     assert stands_apart.mean() > 0.8
     same = np.repeat(stands_apart, SIZE, -1)[:, :100]

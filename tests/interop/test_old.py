@@ -97,7 +97,9 @@ def test_blocks_of_a_length_that_is_no_power_of_two_are_stored_anew(file):
     tx, dtype = GOLDEN.SETTINGS["int8"]
     params = in_order(release, name, "params", GOLDEN.draw(1000, dtype))
     saved = read(release, name, "state", jax.eval_shape(tx.init, params))
-    with pytest.raises(TypeError, match=r"mu/layer/w: expected int8 codes with scales .*\(4, 4, 2\), got .*\(4, 5, 2\)"):
+    with pytest.raises(
+        TypeError, match=r"mu/layer/w: expected int8 codes with scales .*\(4, 4, 2\), got .*\(4, 5, 2\)"
+    ):
         from_0_1(tx, saved, params)
     state = from_0_1(tx, saved, params, block_size=24)
     found, _ = GOLDEN.train(tx, params, state, GOLDEN.STEPS)

@@ -46,7 +46,9 @@ def equal(a, b):
 
 OPTIMIZERS = {
     "adam": adamx.adam(0.05),
-    "fused, int8, scheduled": adamx.adamw(optax.cosine_decay_schedule(0.05, 30), mu_dtype=Int8(min_size=4096), nu_dtype=Int8(min_size=4096)),
+    "fused, int8, scheduled": adamx.adamw(
+        optax.cosine_decay_schedule(0.05, 30), mu_dtype=Int8(min_size=4096), nu_dtype=Int8(min_size=4096)
+    ),
     "guarded": adamx.skip_nonfinite(adamx.adam(0.05)),
     "line search": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10)),
     "every third": optax.MultiSteps(adamx.adam(0.05), 3),

@@ -50,6 +50,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--half", type=int, choices=[0, 1], help="of what `pytest` alone runs, one half or the other")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled programs for other workers and later runs, as compiling is most of the time; see --cache-clear."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("programs")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; of soak tests the file is named."""

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Builds the native kernel with warnings as errors and runs its test program: plain, under sanitizers, and a share of it
 # compiled for AArch64 under an emulator, where both are installed (Debian: g++-aarch64-linux-gnu qemu-user).
+# With --quick the sanitizers see a share too; tests/nightly.sh runs them whole.
 # Takes CMake, and the XLA headers of the jaxlib of `python`. CXX names a compiler other than c++.
 set -euo pipefail
+quick=("$@")
 cd "$(dirname "$0")/../adamx/kernels/cpu"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,11 +19,12 @@ check() { # COMPILER SANITIZERS TARGET OPTIONS...; the array `selftest` says how
     printf '%-8s %-18s %s (%ds)\n' "$compiler" "${sanitizers:-plain}" "$(tail -n 1 "$work/log")" $((SECONDS - start))
 }
 
-selftest=(./selftest)
 compilers=("${CXX:-c++}")
 if command -v clang++ >/dev/null; then compilers+=(clang++); fi
 for compiler in "${compilers[@]}"; do
+    selftest=(./selftest)
     check "$compiler" "" all
+    selftest=(./selftest "${quick[@]}")
     check "$compiler" address,undefined selftest
     check "$compiler" thread selftest
 done

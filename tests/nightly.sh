@@ -9,6 +9,7 @@ timed() { # COMMAND: runs it and says how long it took
 }
 timed pytest tests adamx
 timed python -m tests.mutations
+timed bash tests/native.sh
 for program in convergence/run_all diagnostics low_precision_training compile_time step_time training_step loop_helpers \
     fused_or_composed leaf_sizes bandwidth dispatch gpu memory codecs; do
     timed python "benchmarks/$program.py" --quick

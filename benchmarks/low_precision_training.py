@@ -1,16 +1,18 @@
 """Does training in low precision end where float32 ends? Two tasks, five seeds, everything else equal.
 
-    python benchmarks/low_precision_training.py [--quick] [--json PATH] [--figure PATH]
+    python benchmarks/low_precision_training.py [--quick] [--from PATH] [--json PATH] [--figure PATH]
 
 AdamW at 2e-3, warmed up and decayed, the same batches for all. The loss is that of the held-out data after the last
 step. A row holds if its mean is within 2 % of float32's and within the spread of float32's seeds (two standard
-deviations). The forward pass is in float32, from parameters in the dtype named; gradients have that dtype.
+deviations). The forward pass is in float32, from parameters in the dtype named; gradients have that dtype. `--from`
+takes rows from an earlier `--json` instead of training again: with all rows there it only prints and draws.
 """
 
 import argparse
 import functools
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,20 +143,31 @@ def draw(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def losses_of(path: Path | None, tasks: Collection[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The curves of an earlier run, by task and row; none without a path."""
+    kept = json.loads(path.read_text())["losses"] if path else {}
+    return {task: {name: np.asarray(kept[task][name]) for name in RUNS if name in kept.get(task, {})} for task in tasks}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="40 steps of the digits, judged by nothing")
-    parser.add_argument("--json", type=Path, help="where to keep the numbers")
-    parser.add_argument("--figure", type=Path, help="where to draw the curves")
+    parser.add_argument("--from", type=Path, dest="earlier", help="an earlier --json, whose rows are not run again")
+    parser.add_argument("--json", type=Path, help="where to keep the numbers, written after every row")
+    parser.add_argument("--figure", type=Path, help="where to draw the losses after the last step")
     arguments = parser.parse_args()
     steps = QUICK_STEPS if arguments.quick else STEPS
     if arguments.quick:
         compile_lightly()
     tasks = {"digits": digits()} if arguments.quick else {"digits": digits(), "characters": characters()}
 
-    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in tasks}
-    for task, run in tqdm([(task, run) for task in tasks for run in RUNS], unit="run"):
+    found = losses_of(arguments.earlier, tasks)
+    missing = [(task, run) for task in tasks for run in RUNS if run not in found[task]]
+    for task, run in tqdm(missing, unit="run"):
         found[task][run] = curves(tasks[task], RUNS[run], steps)
+        found = {t: {n: r[n] for n in RUNS if n in r} for t, r in found.items()}
+        losses = {t: {n: c.tolist() for n, c in r.items()} for t, r in found.items()}
+        write_json(arguments.json, "low_precision_training", {"steps": steps, "losses": losses})
 
     print(headline(), "", f"{SEEDS} seeds, {steps} steps, held-out loss after the last", sep="\n")
     missed = False
@@ -168,11 +181,6 @@ def main() -> int:
             difference = f"{100 * (final.mean() / reference.mean() - 1):+.2f} %"
             rows.append([name, f"{final.mean():.4f} ± {final.std(ddof=1):.4f}", difference, verdict])
         print("", table([task, "loss", "to float32", "within 2 % and 2 s.d."], rows), sep="\n")
-    write_json(
-        arguments.json,
-        "low_precision_training",
-        {"steps": steps, "losses": {t: {n: c.tolist() for n, c in r.items()} for t, r in found.items()}},
-    )
     if arguments.figure:
         draw(found, arguments.figure)
     return 0 if arguments.quick else missed

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +90,22 @@ RUNS = {
     "bfloat16 parameters, optax.adamw": Run(functools.partial(optax.adamw, weight_decay=0.01), jnp.bfloat16, False),
 }
 
+SHOWN = {
+    "float32": "float32",
+    "bfloat16 moments": "bfloat16 moments",
+    "int8 moments": "Int8 moments",
+    "int4 m, int8 v": "Int4 m, Int8 v",
+    "int4 moments": "Int4 moments",
+    "int4 moments, nearest": "Int4 moments, nearest",
+    "int4 moments, nearest, reset every 100 steps": "Int4, nearest, resets",
+    "4-bit moments as torchao": "4 bits as torchao",
+    "bfloat16 parameters, master weights": "bf16, master weights",
+    "the same, int8 moments, 24 bits": "bf16, 24 bits, Int8",
+    "bfloat16 parameters, stochastic rounding": "bf16, stochastic rounding",
+    "bfloat16 parameters, optax.adamw": "bf16, optax.adamw",
+}
+"""Rows of the figure."""
+
 
 def curves(task: Task, run: Run, steps: int) -> np.ndarray:
     """The held-out loss of every seed, `(points, seeds)`."""
@@ -123,24 +140,18 @@ def judged(final: np.ndarray, reference: np.ndarray) -> bool:
 
 
 def draw(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    """Held-out loss, mean over the seeds, relative to float32's: a panel for each task."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415
-
-    figure, axes = plt.subplots(1, len(found), figsize=(11, 4), constrained_layout=True)
+    """Held-out loss after the last step over the mean of float32's: a panel for each task, a dot for each seed."""
+    shown = {name: words for name, words in SHOWN.items() if all(name in runs for runs in found.values())}
+    colours = [figures.OURS if RUNS[name].judged else figures.COLOURS[1] for name in shown]
+    figure, axes = figures.panels(len(found), height=0.33 * len(shown) + 0.9, sharey=True)
     for axis, (task, runs) in zip(axes, found.items(), strict=True):
-        base = runs["float32"]
-        steps = EVERY * np.arange(1, len(base) + 1)
-        spread = 2 * base.std(axis=1, ddof=1) / base.mean(axis=1)
-        axis.fill_between(
-            steps, 100 * -spread, 100 * spread, color="0.9", label="float32, ± 2 standard deviations over seeds"
-        )
-        for name, losses in list(runs.items())[1:]:
-            axis.plot(steps, 100 * (losses.mean(axis=1) / base.mean(axis=1) - 1), label=name, linewidth=1.2)
-        axis.set(title=task, xlabel="step", ylim=(-6, 12))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("held-out loss against float32, %")
-    axes[-1].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+        base = runs["float32"][-1]
+        within = 100 * min(0.02, 2 * base.std(ddof=1) / base.mean())
+        axis.axvspan(-within, within, color="0.92", zorder=0)
+        over = {words: 100 * (runs[name][-1] / base.mean() - 1) for name, words in shown.items()}
+        figures.seeds(axis, over, colours)
+        axis.set(title=task, xlabel="held-out loss over float32's (%)")
+    figures.save(figure, path)
 
 
 def losses_of(path: Path | None, tasks: Collection[str]) -> dict[str, dict[str, np.ndarray]]:

@@ -99,7 +99,7 @@ EXPERIMENT = Experiment(
     measure,
     draw,
     "Training cost after the last step over Adam's mean, each variant at its best learning rate. Dot: a seed; "
-    "bar: their mean.",
+    "line: their mean.",
     READING,
 )
 

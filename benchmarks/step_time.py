@@ -136,7 +136,7 @@ def draw(rows: list[dict[str, Any]], bytes_a_parameter: dict[str, dict[str, Any]
     shown = [row for row in rows if row["case"] in SHOWN]
     figure, axes = figures.panels(3, -(-(len(shown) + 1) // 3), height=2.5, sharey=True)
     colours = [figures.OURS if name.startswith("adamx") else figures.THEIRS for name in NAMES.values()]
-    longest = max((row["ratio"][name].high for row in shown for name in NAMES), default=1.0)
+    longest = max((row["ratio"][name].high for row in shown for name in NAMES if name in row["ratio"]), default=1.0)
     for axis, row in zip(axes, shown, strict=False):
         figures.bars(axis, {words: row["ratio"].get(name) for name, words in NAMES.items()}, colours)
         axis.axvline(1, color="0.2", linewidth=0.8, linestyle="--")

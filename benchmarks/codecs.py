@@ -1,12 +1,12 @@
 """How well a stored moment follows float64 Adam: every codec on every stream of gradients.
 
-    python benchmarks/codecs.py [--quick] [--json PATH]
+    python benchmarks/codecs.py [--quick] [--from PATH] [--json PATH] [--figure PATH]
 
 Of the direction, against that of Adam in float64 at every tenth step: the slope of the regression on it ("factor", the
 effective rate), the median and the 99th percentile of the relative error where the exact direction is above a tenth of
 its root mean square, and over all steps the largest |u| over the exact largest. Bars: bfloat16 factor within 1 % and
 median within 1.5 %; Int8 within 8 % and 7 %, Int4 within 10 %, and of both no |u| above twice the exact largest.
-Exits with 1 if one is missed.
+Exits with 1 if one is missed. `--from` prints and draws the numbers of an earlier `--json` and measures nothing.
 """
 
 import argparse
@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rivals
-from harness import headline, write_json
+from harness import headline, read_json, write_json
 from streams import PERIODS, STREAMS, periodic
 from tqdm import tqdm
 
@@ -158,53 +159,80 @@ def markdown(found: dict[str, dict[str, Score]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+SHOWN = {
+    "bfloat16": "bfloat16",
+    "bfloat16, nearest": "bfloat16, nearest",
+    "Int8()": "Int8",
+    "dynamic tree, 128, nearest": "dynamic tree, nearest",
+    "Int4()": "Int4",
+}
+
+
 def draw(found: dict[str, dict[str, Score]], path: Path) -> None:
-    """The median error as a map, codecs against streams, with the factor on the effective rate in each field."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415
+    """The median error of five codecs as a map, the darker the larger, with the factor in each field."""
     from matplotlib.colors import LogNorm  # noqa: PLC0415
 
     streams = list(next(iter(found.values())))
-    errors = np.array([[100 * max(s.median, 1e-5) for s in row.values()] for row in found.values()])
-    figure, axis = plt.subplots(figsize=(11, 0.36 * len(found) + 1.2), constrained_layout=True)
-    image = axis.imshow(errors, norm=LogNorm(0.1, 100), cmap="RdYlGn_r", aspect="auto")
-    axis.set_xticks(range(len(streams)), streams)
-    axis.set_yticks(range(len(found)), found)
-    for y, row in enumerate(found.values()):
+    shown = {words: found[name] for name, words in SHOWN.items() if name in found}
+    errors = np.array([[100 * s.median for s in row.values()] for row in shown.values()])
+    figure, (axis,) = figures.panels(height=0.5 * len(shown) + 1.1)
+    image = axis.imshow(errors, norm=LogNorm(0.1, 100, clip=True), cmap="Blues", aspect="auto")
+    axis.grid(visible=False)
+    axis.set_xticks(range(len(streams)), streams, fontsize="small")
+    axis.set_yticks(range(len(shown)), shown)
+    axis.tick_params(length=0)
+    for y, row in enumerate(shown.values()):
         for x, s in enumerate(row.values()):
-            median = f"{100 * s.median:.2g}" if s.median >= 1e-4 else "<0.01"
-            text = f"{median} %   x{s.factor:.2f}"
-            axis.text(x, y, text, ha="center", va="center", fontsize=7.5, weight="bold" if s.largest > 2 else None)
-    axis.set_title("median error of the step, x mean factor on it; bold: some step more than twice the exact largest")
-    figure.colorbar(image, label="median error, %")
-    figure.savefig(path, dpi=130)
+            text, dark = f"{100 * s.median:.2g} %\n\N{MULTIPLICATION SIGN}{s.factor:.2f}", s.median > 0.1
+            axis.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
+    bar = figure.colorbar(image, label="median error (%)", orientation="horizontal", aspect=60, shrink=0.6)
+    bar.ax.xaxis.set_major_formatter("{x:g}")
+    figures.save(figure, path)
 
 
 def held(name: str, found: Score) -> bool:
     return name not in BARS or found.holds(BARS[name])
 
 
+def every_table(quick: bool) -> list[dict[str, dict[str, Score]]]:
+    """Measured: all codecs, dithers on streams that repeat, and lengths of blocks; quick a part of the first."""
+    if quick:
+        codecs = {name: CODECS[name] for name in ("bfloat16", "bfloat16, nearest", "Int8()")}
+        return [measured(codecs, {name: STREAMS[name] for name in ("constant", "N(0,1)", "outliers", "digits")}, 600)]
+    walkers = {name: CODECS[name] for name in WALKERS}
+    blocks = {f"{name}, {size}": make(block_size=size) for name, make in BLOCKS.items() for size in BLOCK_SIZES}
+    return [
+        measured(CODECS, STREAMS, STEPS),
+        measured(walkers, {f"period {p}": periodic(p) for p in PERIODS}, STEPS),
+        measured(blocks, {name: in_rows(STREAMS[name]) for name in BLOCK_STREAMS}, STEPS),
+    ]
+
+
+def scores_of(earlier: dict[str, Any]) -> list[dict[str, dict[str, Score]]]:
+    """The tables of an earlier run."""
+    return [
+        {name: {stream: Score(**s) for stream, s in row.items()} for name, row in found.items()}
+        for found in earlier["scores"]
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="600 steps of four streams and three codecs")
+    parser.add_argument("--from", type=Path, dest="earlier", help="an earlier --json to print and draw")
     parser.add_argument("--json", type=Path, help="where to keep the numbers")
-    parser.add_argument("--figure", type=Path, help="where to draw the first table")
+    parser.add_argument("--figure", type=Path, help="where to draw five rows of the first table")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
 
-    if arguments.quick:
-        codecs = {name: CODECS[name] for name in ("bfloat16", "bfloat16, nearest", "Int8()")}
-        tables = [measured(codecs, {name: STREAMS[name] for name in ("constant", "N(0,1)", "outliers", "digits")}, 600)]
-    else:
-        tables = [measured(CODECS, STREAMS, STEPS)]
-        walkers = {name: CODECS[name] for name in WALKERS}
-        tables.append(measured(walkers, {f"period {p}": periodic(p) for p in PERIODS}, STEPS))
-        blocks = {f"{name}, {size}": make(block_size=size) for name, make in BLOCKS.items() for size in BLOCK_SIZES}
-        tables.append(measured(blocks, {name: in_rows(STREAMS[name]) for name in BLOCK_STREAMS}, STEPS))
-    print(headline(), "", "factor / median / 99 % / largest", sep="\n")
+    earlier = read_json(arguments.earlier) if arguments.earlier else {}
+    tables = scores_of(earlier) if earlier else every_table(arguments.quick)
+    print(headline(earlier.get("machine")), "", "factor / median / 99 % / largest", sep="\n")
     for found in tables:
         print("", markdown(found), sep="\n")
     scores = [{name: {k: s._asdict() for k, s in row.items()} for name, row in found.items()} for found in tables]
-    write_json(arguments.json, "codecs", {"scores": scores})
+    if not earlier:
+        write_json(arguments.json, "codecs", {"scores": scores})
     if arguments.figure:
         draw(tables[0], arguments.figure)
     missed = [

@@ -1,6 +1,6 @@
 """What a probe shows, in two trainings, and what it costs.
 
-    python benchmarks/diagnostics.py [--quick] [--spikes] [--out FOLDER]
+    python benchmarks/diagnostics.py [--quick] [--untimed] [--out FOLDER]
 
 Spike: a network that learns a curve by heart, at a constant rate of 1e-2. v forgets how large gradients were; where
 they grow faster than v remembers the steps are too long, and the loss jumps. The table counts whether RMS(g/√v̂) is over
@@ -12,21 +12,22 @@ probe, round by round.
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from figures import COLOURS
 from harness import headline, interleave, per_call, ratios, table
-from tasks import Task, dense, digits
+from tasks import Task, convolutional, curve, digits
 
 import adamx
 
 STEPS, QUICK_STEPS, SEEDS = 4000, 400, 5
 HIGH, JUMP, WINDOW = 2.0, 3.0, 100
 BEFORE, BEHIND = 30, 50
+MEAN = 20
 
 
 def probed(rate: Any, *probes: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -57,23 +58,6 @@ def column(field: str) -> int:
     return adamx.diagnostics.Measurement._fields.index(field) - 1
 
 
-def curve() -> Task:
-    """A wave learned by heart, always all of it, by a network of two hidden layers: from 0.5 down to 1e-5."""
-    x = jnp.linspace(-1, 1, 128)[:, None]
-    y, sizes = jnp.sin(3 * jnp.pi * x), (1, 64, 64, 1)
-
-    def init(key: jax.Array) -> Any:
-        pairs = zip(jax.random.split(key, 3), sizes[:-1], sizes[1:], strict=True)
-        return {f"layer_{i}": {"w": dense(k, n, m), "b": jnp.zeros(m)} for i, (k, n, m) in enumerate(pairs)}
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        hidden = jnp.tanh(3 * x @ params["layer_0"]["w"] + params["layer_0"]["b"])
-        hidden = jnp.tanh(hidden @ params["layer_1"]["w"] + params["layer_1"]["b"])
-        return jnp.mean((hidden @ params["layer_2"]["w"] + params["layer_2"]["b"] - y) ** 2)
-
-    return Task(init, loss, lambda _: None, None)
-
-
 def first_of_each(high: np.ndarray, quiet: int) -> list[int]:
     """The steps from the WINDOW-th on at which something is true that was not in the `quiet` steps before."""
     return [int(t) for t in np.flatnonzero(high) if t >= WINDOW and not high[t - quiet : t].any()]
@@ -85,23 +69,36 @@ def onsets(loss: np.ndarray) -> list[int]:
     return first_of_each(loss > JUMP * median, WINDOW)
 
 
-def draw(path: Path, panels: list[tuple[str, str, dict[str, np.ndarray], float | None]], start: int = 0) -> None:
-    """Panels over each other that share the step: label, scale, curves, and a line to compare with."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
+class Panel(NamedTuple):
+    """One of several over each other: curves by name, a level to compare with, a step that is marked and its name."""
 
-    figure = Figure(figsize=(7, 2.3 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, sharex=True)
-    for axis, (label, scale, curves, bar) in zip(axes, panels, strict=True):
-        for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
-            axis.plot(range(start, start + len(values)), values, label=name, color=colour, linewidth=0.9)
-        if bar is not None:
-            axis.axhline(bar, color="0.4", linewidth=0.8, linestyle="--")
-        axis.set(ylabel=label, yscale=scale)
-        axis.grid(alpha=0.3)
-        if len(curves) > 1:
-            axis.legend(frameon=False, fontsize="small", loc="best")
+    label: str
+    scale: str
+    curves: dict[str, np.ndarray]
+    level: float | None = None
+    mark: tuple[int, str] | None = None
+    limits: tuple[float | None, float | None] = (None, None)
+
+
+def draw(path: Path, panels: list[Panel], start: int = 0) -> None:
+    """The panels, which share the step."""
+    figure, axes = figures.panels(rows=len(panels), height=2.3, sharex=True)
+    for axis, panel in zip(axes, panels, strict=True):
+        for (name, values), colour in zip(panel.curves.items(), figures.COLOURS, strict=False):
+            axis.plot(range(start, start + len(values)), values, label=name, color=colour, linewidth=1.2)
+        if panel.level is not None:
+            axis.axhline(panel.level, color="0.4", linewidth=1, linestyle="--")
+        axis.set(ylabel=panel.label, yscale=panel.scale, ylim=panel.limits)
+        if panel.mark is not None:
+            (step, words), color = panel.mark, "0.2"
+            axis.axvline(step, color=color, linewidth=1.2)
+            early = 3 * (step - start) < len(values)
+            place = {"xycoords": axis.get_xaxis_transform(), "textcoords": "offset points", "color": color}
+            axis.annotate(words, (step, 0.9), (5 if early else -5, 0), ha="left" if early else "right", **place)
+        if len(panel.curves) > 1:
+            axis.legend(loc="best")
     axes[-1].set_xlabel("step")
-    figure.savefig(path, dpi=150)
+    figures.save(figure, path)
 
 
 def spike_experiment(steps: int, out: Path) -> None:
@@ -121,9 +118,17 @@ def spike_experiment(steps: int, out: Path) -> None:
         if seed == 0 and starts:
             onset = starts[len(starts) // 2]
             shown = slice(max(onset - 60, 0), onset + 90)
+            level = JUMP * np.median(loss[onset - WINDOW : onset])
+            crossing = next((t for t in crossings if onset - BEFORE <= t <= onset + BEHIND), None)
             panels = [
-                ("loss", "log", {"loss": loss[shown]}, JUMP * np.median(loss[onset - WINDOW : onset])),
-                (r"largest RMS of $g/\sqrt{\hat v}$", "log", {"spike": worst[shown]}, HIGH),
+                Panel("loss (mean square)", "log", {"": loss[shown]}, level, (onset, f"onset, step {onset}")),
+                Panel(
+                    r"largest RMS of $g/\sqrt{\hat v}$",
+                    "log",
+                    {"": worst[shown]},
+                    HIGH,
+                    crossing and (crossing, f"above {HIGH:g}, step {crossing}"),
+                ),
             ]
             draw(out / "diagnostics_spike.png", panels, shown.start)
     counts = [sum(int(row[i]) for row in rows) for i in (*range(1, 6), 8)]
@@ -132,25 +137,9 @@ def spike_experiment(steps: int, out: Path) -> None:
     print(table(header, rows), "", sep="\n")
 
 
-def convolutional(task: Task) -> Task:
-    """Digits for two convolutions and two linear layers, as in examples/train_digits.py."""
-
-    def init(key: jax.Array) -> Any:
-        keys = jax.random.split(key, 4)
-        kernels = [
-            jax.random.normal(k, shape) / 10 for k, shape in zip(keys[:2], ((3, 3, 1, 32), (3, 3, 32, 64)), strict=True)
-        ]
-        return {"conv": kernels, "in": dense(keys[2], 256, 128), "out": dense(keys[3], 128, 10)}
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        x, labels = batch[0].reshape(-1, 8, 8, 1), batch[1]
-        for kernel in params["conv"]:
-            form = ("NHWC", "HWIO", "NHWC")
-            x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=form))
-        logits = jax.nn.relu(x.reshape(len(x), -1) @ params["in"]) @ params["out"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    return task._replace(init=init, loss=loss)
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Means over MEAN steps."""
+    return np.convolve(values, np.ones(MEAN) / MEAN, "valid")
 
 
 def stall_experiment(task: Task, steps: int, out: Path) -> None:
@@ -163,16 +152,20 @@ def stall_experiment(task: Task, steps: int, out: Path) -> None:
     loss, stalled = {}, {}
     for name, (one, dtype) in runs.items():
         losses, measured = trained(task, one, 0, steps, dtype)
-        loss[name] = np.convolve(losses, np.ones(20) / 20, "valid")
-        stalled[name] = measured[:, :, column("stalled")].mean(axis=1)
+        loss[name], stalled[name] = losses, measured[:, :, column("stalled")].mean(axis=1)
+    half = int(np.flatnonzero(smooth(stalled["bfloat16 parameters"]) > 0.5)[0])
+    mark, low = (half, f"half stall, step {half}"), min(smooth(values).min() for values in loss.values())
+    curves = ({name: smooth(values) for name, values in found.items()} for found in (loss, stalled))
     draw(
         out / "diagnostics_stall.png",
         [
-            ("loss, mean of 20 batches", "linear", loss, None),
-            ("share of parameters that stall", "linear", stalled, None),
+            Panel("loss (nats)", "linear", next(curves), None, mark, (low - 0.01, low + 0.14)),
+            Panel("share that stalls", "linear", next(curves), None, mark, (-0.03, 1.03)),
         ],
     )
-    ends = [[name, f"{loss[name][-1]:.4f}", f"{stalled[name][0]:.2f}", f"{stalled[name][-1]:.2f}"] for name in runs]
+    ends = [
+        [name, f"{smooth(loss[name])[-1]:.4f}", f"{stalled[name][0]:.2f}", f"{stalled[name][-1]:.2f}"] for name in runs
+    ]
     print(table(["parameters", "loss at the end", "stalled at first", "stalled at the end"], ends))
 
 
@@ -219,17 +212,16 @@ def cost(task: Task, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps, one seed, one round")
-    parser.add_argument("--spikes", action="store_true", help="the spikes alone")
+    parser.add_argument("--untimed", action="store_true", help="the spikes and the stall, not what the probe costs")
     parser.add_argument("--out", type=Path, default=Path(), help="where the two figures go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     steps, task = QUICK_STEPS if arguments.quick else STEPS, digits()
     print(headline(), "")
     spike_experiment(steps, arguments.out)
-    if arguments.spikes:
-        return
     stall_experiment(task, steps, arguments.out)
-    cost(task, 1 if arguments.quick else 15)
+    if not arguments.untimed:
+        cost(task, 1 if arguments.quick else 15)
 
 
 if __name__ == "__main__":

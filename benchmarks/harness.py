@@ -129,9 +129,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def headline() -> str:
-    """The machine in one line, to stand above a table."""
-    return ", ".join(f"{key} {value}" for key, value in machine().items())
+def headline(where: Mapping[str, Any] | None = None) -> str:
+    """The machine in one line, this one or that of an earlier run, to stand above a table."""
+    return ", ".join(f"{key} {value}" for key, value in (where or machine()).items())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -160,3 +160,9 @@ def write_json(path: Path | None, program: str, result: Mapping[str, Any]) -> No
     if path is not None:
         document = {"program": program, "machine": machine(), **result}
         path.write_text(json.dumps(document, indent=1, default=dataclasses.asdict) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, its spreads as `Spread`."""
+    names = {field.name for field in dataclasses.fields(Spread)}
+    return json.loads(path.read_text(), object_hook=lambda found: Spread(**found) if set(found) == names else found)

@@ -1,19 +1,22 @@
 """Does training in low precision end where float32 ends? Two tasks, five seeds, everything else equal.
 
-    python benchmarks/low_precision_training.py [--quick] [--json PATH] [--figure PATH]
+    python benchmarks/low_precision_training.py [--quick] [--from PATH] [--json PATH] [--figure PATH]
 
 AdamW at 2e-3, warmed up and decayed, the same batches for all. The loss is that of the held-out data after the last
 step. A row holds if its mean is within 2 % of float32's and within the spread of float32's seeds (two standard
-deviations). The forward pass is in float32, from parameters in the dtype named; gradients have that dtype.
+deviations). The forward pass is in float32, from parameters in the dtype named; gradients have that dtype. `--from`
+takes rows from an earlier `--json` instead of training again: with all rows there it only prints and draws.
 """
 
 import argparse
 import functools
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import figures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +90,22 @@ RUNS = {
     "bfloat16 parameters, optax.adamw": Run(functools.partial(optax.adamw, weight_decay=0.01), jnp.bfloat16, False),
 }
 
+SHOWN = {
+    "float32": "float32",
+    "bfloat16 moments": "bfloat16 moments",
+    "int8 moments": "Int8 moments",
+    "int4 m, int8 v": "Int4 m, Int8 v",
+    "int4 moments": "Int4 moments",
+    "int4 moments, nearest": "Int4 moments, nearest",
+    "int4 moments, nearest, reset every 100 steps": "Int4, nearest, resets",
+    "4-bit moments as torchao": "4 bits as torchao",
+    "bfloat16 parameters, master weights": "bf16, master weights",
+    "the same, int8 moments, 24 bits": "bf16, 24 bits, Int8",
+    "bfloat16 parameters, stochastic rounding": "bf16, stochastic rounding",
+    "bfloat16 parameters, optax.adamw": "bf16, optax.adamw",
+}
+"""Rows of the figure."""
+
 
 def curves(task: Task, run: Run, steps: int) -> np.ndarray:
     """The held-out loss of every seed, `(points, seeds)`."""
@@ -121,40 +140,45 @@ def judged(final: np.ndarray, reference: np.ndarray) -> bool:
 
 
 def draw(found: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    """Held-out loss, mean over the seeds, relative to float32's: a panel for each task."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415
-
-    figure, axes = plt.subplots(1, len(found), figsize=(11, 4), constrained_layout=True)
+    """Held-out loss after the last step over the mean of float32's: a panel for each task, a dot for each seed."""
+    shown = {name: words for name, words in SHOWN.items() if all(name in runs for runs in found.values())}
+    colours = [figures.OURS if RUNS[name].judged else figures.COLOURS[1] for name in shown]
+    figure, axes = figures.panels(len(found), height=0.33 * len(shown) + 0.9, sharey=True)
     for axis, (task, runs) in zip(axes, found.items(), strict=True):
-        base = runs["float32"]
-        steps = EVERY * np.arange(1, len(base) + 1)
-        spread = 2 * base.std(axis=1, ddof=1) / base.mean(axis=1)
-        axis.fill_between(
-            steps, 100 * -spread, 100 * spread, color="0.9", label="float32, ± 2 standard deviations over seeds"
-        )
-        for name, losses in list(runs.items())[1:]:
-            axis.plot(steps, 100 * (losses.mean(axis=1) / base.mean(axis=1) - 1), label=name, linewidth=1.2)
-        axis.set(title=task, xlabel="step", ylim=(-6, 12))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("held-out loss against float32, %")
-    axes[-1].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+        base = runs["float32"][-1]
+        within = 100 * min(0.02, 2 * base.std(ddof=1) / base.mean())
+        axis.axvspan(-within, within, color="0.92", zorder=0)
+        over = {words: 100 * (runs[name][-1] / base.mean() - 1) for name, words in shown.items()}
+        figures.seeds(axis, over, colours)
+        axis.set(title=task, xlabel="held-out loss over float32's (%)")
+    figures.save(figure, path)
+
+
+def losses_of(path: Path | None, tasks: Collection[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The curves of an earlier run, by task and row; none without a path."""
+    kept = json.loads(path.read_text())["losses"] if path else {}
+    return {task: {name: np.asarray(kept[task][name]) for name in RUNS if name in kept.get(task, {})} for task in tasks}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="40 steps of the digits, judged by nothing")
-    parser.add_argument("--json", type=Path, help="where to keep the numbers")
-    parser.add_argument("--figure", type=Path, help="where to draw the curves")
+    parser.add_argument("--from", type=Path, dest="earlier", help="an earlier --json, whose rows are not run again")
+    parser.add_argument("--json", type=Path, help="where to keep the numbers, written after every row")
+    parser.add_argument("--figure", type=Path, help="where to draw the losses after the last step")
     arguments = parser.parse_args()
     steps = QUICK_STEPS if arguments.quick else STEPS
     if arguments.quick:
         compile_lightly()
     tasks = {"digits": digits()} if arguments.quick else {"digits": digits(), "characters": characters()}
 
-    found: dict[str, dict[str, np.ndarray]] = {name: {} for name in tasks}
-    for task, run in tqdm([(task, run) for task in tasks for run in RUNS], unit="run"):
+    found = losses_of(arguments.earlier, tasks)
+    missing = [(task, run) for task in tasks for run in RUNS if run not in found[task]]
+    for task, run in tqdm(missing, unit="run"):
         found[task][run] = curves(tasks[task], RUNS[run], steps)
+        found = {t: {n: r[n] for n in RUNS if n in r} for t, r in found.items()}
+        losses = {t: {n: c.tolist() for n, c in r.items()} for t, r in found.items()}
+        write_json(arguments.json, "low_precision_training", {"steps": steps, "losses": losses})
 
     print(headline(), "", f"{SEEDS} seeds, {steps} steps, held-out loss after the last", sep="\n")
     missed = False
@@ -168,11 +192,6 @@ def main() -> int:
             difference = f"{100 * (final.mean() / reference.mean() - 1):+.2f} %"
             rows.append([name, f"{final.mean():.4f} ± {final.std(ddof=1):.4f}", difference, verdict])
         print("", table([task, "loss", "to float32", "within 2 % and 2 s.d."], rows), sep="\n")
-    write_json(
-        arguments.json,
-        "low_precision_training",
-        {"steps": steps, "losses": {t: {n: c.tolist() for n, c in r.items()} for t, r in found.items()}},
-    )
     if arguments.figure:
         draw(found, arguments.figure)
     return 0 if arguments.quick else missed

@@ -8,61 +8,43 @@ parameters.
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
+from figures import OURS, THEIRS, bars, page, save
+from harness import Spread, read_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-OURS, THEIRS = "#0072B2", "0.6"
-LARGE = "1.6e+07 in 1 leaf", "GPT-2 small"
-BYTES = [("optax, torch", 8.0), ("bitsandbytes 8-bit", 2 + 2 * 4 / 256)]
-STORAGES = {"float32 moments": "adamx", "bfloat16 moments": "adamx, bfloat16 moments"}
+MODELS = {"1.6e+07 in 1 leaf": "16 million parameters", "GPT-2 small": "GPT-2 small"}
+STEPS = {"optax": "optax", "float32 moments": "adamx", "bfloat16 moments": "adamx, bfloat16"}
+OTHERS = {"optax, torch": 8.0, "bitsandbytes, 8 bits": 2 + 2 * 4 / 256}
+MOMENTS = {"float32": "adamx", "bfloat16": "adamx, bfloat16", "int8": "adamx, Int8", "int4": "adamx, Int4"}
 
 
-def times() -> list[tuple[str, float]]:
-    """The median time of each step over optax's."""
-    rows = {row["case"]: row for row in json.loads((RESULTS / "training_step.json").read_text())["rows"]}
-    bars = []
-    for case, words in zip(LARGE, ("16 million parameters", "GPT-2 small"), strict=True):
-        bars.append((f"optax, {words}", 1.0))
-        bars += [(f"{name}, {words}", rows[case]["ratio"][key]["median"]) for key, name in STORAGES.items()]
-    return bars
+def times(case: str) -> dict[str, Spread]:
+    """The time of each step over optax's."""
+    rows = {row["case"]: row for row in read_json(RESULTS / "training_step.json")["rows"]}
+    return {words: rows[case]["ratio"][name] for name, words in STEPS.items()}
 
 
-def bytes_of_state() -> list[tuple[str, float]]:
-    """Bytes of state per parameter."""
-    found = json.loads((RESULTS / "memory.json").read_text())["bytes"]
-    moments = [f"{storage} moments" for storage in ("float32", "bfloat16", "int8", "int4")]
-    return [BYTES[0], *[(f"adamx, {name}", found[f"float32, {name}"]["state"]) for name in moments], BYTES[1]]
-
-
-def draw(axes: Any, bars: list[tuple[str, float]], title: str, digits: int) -> None:
-    """Horizontal bars with their numbers, from the top."""
-    names, values = zip(*bars, strict=True)
-    colours = [OURS if name.startswith("adamx") else THEIRS for name in names]
-    drawn = axes.barh(range(len(bars)), values, color=colours)
-    axes.bar_label(drawn, [f"{round(value, digits):g}" for value in values], padding=4)
-    axes.set_yticks(range(len(bars)), names)
-    axes.invert_yaxis()
-    axes.set_title(title)
-    axes.set_xlim(0, 1.15 * max(values))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="x", labelbottom=False, length=0)
+def bytes_of_state() -> dict[str, float]:
+    """Bytes of state per parameter, the largest first."""
+    found = read_json(RESULTS / "memory.json")["bytes"]
+    ours = {words: found[f"float32, {name} moments"]["state"] for name, words in MOMENTS.items()}
+    return dict(sorted((OTHERS | ours).items(), key=lambda item: -item[1]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", type=Path, default=RESULTS / "overview.png")
     arguments = parser.parse_args()
-    mpl.use("agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - behind the choice of a backend
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.6), gridspec_kw={"wspace": 0.05}, layout="constrained")
-    draw(left, times(), "Time of a step on a CPU, optax = 1\nclip, AdamW, schedule and mask", 2)
-    draw(right, bytes_of_state(), "Optimizer state\nbytes per parameter", 3)
-    figure.savefig(arguments.figure, dpi=150)
+    figure = page(height=3.2)
+    axes = figure.subplot_mosaic([["1.6e+07 in 1 leaf", "state"], ["GPT-2 small", "state"]])
+    drawn = {case: (f"Time of a step over optax's,\n{words}", times(case), "{:.2f}") for case, words in MODELS.items()}
+    drawn["state"] = "Bytes of state per parameter", bytes_of_state(), "{:.3g}"
+    for key, (title, found, written) in drawn.items():
+        bars(axes[key], found, [OURS if name.startswith("adamx") else THEIRS for name in found], written)
+        axes[key].set_title(title, loc="left")
+    save(figure, arguments.figure)
     print(f"wrote {arguments.figure.name}")
 
 

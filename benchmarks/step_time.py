@@ -1,11 +1,11 @@
 """Time of one optimizer step: update and apply_updates, jitted, in place; adamx composed and fused, beside optax.
 
-    python benchmarks/step_time.py [--quick] [--json PATH] [--figure PATH] [--threads N] [--only REGEX]
-                                   [--peer-python PATH]
+    python benchmarks/step_time.py [--quick] [--json PATH] [--from PATH] [--figure PATH] [--threads N]
+                                   [--only REGEX] [--peer-python PATH]
 
 A second optax beside the first shows how far apart two equal programs come out: the noise floor of each row. torch and
 DeepSpeed work in processes of their own, in the same rounds. Bars stand in `bars.py`; a row that misses one is marked,
-the exit code is 0.
+the exit code is 0. `--from` prints and draws the numbers of an earlier `--json` and measures nothing.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import figures
 import options
 import pinning
 import remote
-from contenders import FLOOR, PEERS, THEIRS
-from harness import headline, measure, table, write_json
+from contenders import FLOOR, FUSED, FUSED_BYTE, FUSED_HALF, OURS, PEERS, THEIRS
+from harness import headline, measure, read_json, table, write_json
 from workloads import (
     Optimizer,
     Tree,
@@ -120,27 +120,64 @@ def report(rows: list[dict[str, Any]], bytes_a_parameter: dict[str, dict[str, An
     print(table(header, numbers))
 
 
+SHOWN = {
+    "adam, 1.0e+05 in 1 leaf": "1e5 parameters, 1 leaf",
+    "adam, 1.6e+07 in 1 leaf": "1.6e7 parameters, 1 leaf",
+    "adam, 1600 leaves of 64x64": "1,600 leaves of 64x64",
+    "adam, ResNet-50": "ResNet-50, 161 leaves",
+    "adam, GPT-2 small": "GPT-2 small, 148 leaves",
+}
+NAMES = {OURS: "adamx, composed", FUSED: "adamx", FUSED_HALF: "adamx, bfloat16", FUSED_BYTE: "adamx, Int8"}
+NAMES |= {name: name for name in ("torch fused", "DeepSpeed")}
+
+
+def draw(rows: list[dict[str, Any]], bytes_a_parameter: dict[str, dict[str, Any]], path: Path) -> None:
+    """A panel for each row of SHOWN, with lines from quartile to quartile, and one for bytes; dashed: optax."""
+    shown = [row for row in rows if row["case"] in SHOWN]
+    figure, axes = figures.panels(3, -(-(len(shown) + 1) // 3), height=2.5, sharey=True)
+    colours = [figures.OURS if name.startswith("adamx") else figures.THEIRS for name in NAMES.values()]
+    longest = max((row["ratio"][name].high for row in shown for name in NAMES if name in row["ratio"]), default=1.0)
+    for axis, row in zip(axes, shown, strict=False):
+        figures.bars(axis, {words: row["ratio"].get(name) for name, words in NAMES.items()}, colours)
+        axis.axvline(1, color="0.2", linewidth=0.8, linestyle="--")
+        axis.set(title=SHOWN[row["case"]], xlim=(0, 1.25 * longest))
+    last, peaks = axes[len(shown)], {name: found["peak"] for name, found in bytes_a_parameter.items()}
+    figures.bars(last, {words: peaks.get(name) for name, words in NAMES.items()}, colours, "{:.3g}")
+    last.axvline(peaks[THEIRS], color="0.2", linewidth=0.8, linestyle="--")
+    last.set_title("bytes per parameter")
+    for axis in axes[len(shown) + 1 :]:
+        axis.set_visible(False)
+    figures.save(figure, path)
+
+
 def asked() -> argparse.Namespace:
     parser = options.parser(__doc__, quick="a few small cases, under 30 seconds")
-    parser.add_argument("--figure", type=Path, metavar="PATH", help="also draw the rows of one leaf")
+    parser.add_argument("--from", type=Path, metavar="PATH", dest="earlier", help="an earlier --json to print and draw")
+    parser.add_argument("--figure", type=Path, metavar="PATH", help="also draw some rows and the bytes")
     parser.add_argument("--only", default="", metavar="REGEX", help="the rows whose name has a match")
     remote.add_option(parser)
     return pinning.arguments(parser)
 
 
-def main() -> None:
-    arguments = asked()
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What goes into the JSON file."""
     chosen = cases(arguments.quick, arguments.only)
     with remote.started(arguments.peer_python, PEERS) as peers:
         rows = [timed(case, peers, quick=arguments.quick) for case in chosen]
         versions = peers.headline()
-    bytes_a_parameter = memory(LARGEST)
-    print(headline(), f"fused step, {adamx.kernels.backend()}", versions, "", sep="\n")
-    report(rows, bytes_a_parameter)
-    write_json(arguments.json, "step_time", {"peers": versions, "rows": rows, "bytes_a_parameter": bytes_a_parameter})
+    return {"peers": versions, "rows": rows, "bytes_a_parameter": memory(LARGEST)}
+
+
+def main() -> None:
+    arguments = asked()
+    found = read_json(arguments.earlier) if arguments.earlier else measured(arguments)
+    kernel = "" if arguments.earlier else f"fused step, {adamx.kernels.backend()}\n"
+    print(headline(found.get("machine")), f"{kernel}{found['peers']}", "", sep="\n")
+    report(found["rows"], found["bytes_a_parameter"])
+    if arguments.earlier is None:
+        write_json(arguments.json, "step_time", found)
     if arguments.figure is not None:
-        single = [row for row in rows if row["case"].startswith("adam,") and row["leaves"] == 1]
-        figures.over_optax(single, THEIRS, FLOOR, arguments.figure)
+        draw(found["rows"], found["bytes_a_parameter"], arguments.figure)
 
 
 if __name__ == "__main__":

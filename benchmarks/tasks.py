@@ -1,7 +1,7 @@
-"""Two small things to learn: handwritten digits, and the text of Python's own documentation, character by character.
+"""Small things to learn: handwritten digits, a curve, and the text of Python's own documentation by characters.
 
-A task is `init(key)`, parameters in float32; `loss(params, batch)`; and `batch(key)`, drawn for training. Both losses
-smooth their labels, so that they end well above zero and two runs can be compared to a per cent.
+A task is `init(key)`, parameters in float32; `loss(params, batch)`; and `batch(key)`, drawn for training. Digits
+and characters smooth their labels, so that losses end well above zero and two runs can be compared to a per cent.
 """
 
 import functools
@@ -71,6 +71,44 @@ def digits() -> Task:
         return train[0][chosen], train[1][chosen]
 
     return Task(init, loss, batch, tuple(test))
+
+
+def convolutional(task: Task) -> Task:
+    """Digits for two convolutions and two linear layers, as in examples/train_digits.py."""
+
+    def init(key: jax.Array) -> Any:
+        keys = jax.random.split(key, 4)
+        kernels = [
+            jax.random.normal(k, shape) / 10 for k, shape in zip(keys[:2], ((3, 3, 1, 32), (3, 3, 32, 64)), strict=True)
+        ]
+        return {"conv": kernels, "in": dense(keys[2], 256, 128), "out": dense(keys[3], 128, 10)}
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        x, labels = batch[0].reshape(-1, 8, 8, 1), batch[1]
+        for kernel in params["conv"]:
+            form = ("NHWC", "HWIO", "NHWC")
+            x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=form))
+        logits = jax.nn.relu(x.reshape(len(x), -1) @ params["in"]) @ params["out"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return task._replace(init=init, loss=loss)
+
+
+def curve() -> Task:
+    """A wave learned by heart, always all of it, by a network of two hidden layers: from 0.5 down to 1e-5."""
+    x = jnp.linspace(-1, 1, 128)[:, None]
+    y, sizes = jnp.sin(3 * jnp.pi * x), (1, 64, 64, 1)
+
+    def init(key: jax.Array) -> Any:
+        pairs = zip(jax.random.split(key, 3), sizes[:-1], sizes[1:], strict=True)
+        return {f"layer_{i}": {"w": dense(k, n, m), "b": jnp.zeros(m)} for i, (k, n, m) in enumerate(pairs)}
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        hidden = jnp.tanh(3 * x @ params["layer_0"]["w"] + params["layer_0"]["b"])
+        hidden = jnp.tanh(hidden @ params["layer_1"]["w"] + params["layer_1"]["b"])
+        return jnp.mean((hidden @ params["layer_2"]["w"] + params["layer_2"]["b"] - y) ** 2)
+
+    return Task(init, loss, lambda _: None, None)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -81,6 +82,17 @@ def test_scores_and_bytes_of_storages_are_those_of_the_results():
         assert (cells["state"], cells["live"], cells["step"]) == tuple(
             f"{bytes:.3f}" for bytes in (x["state"], live, x["temporaries"])
         ), name
+
+
+def test_losses_in_low_precision_are_those_of_the_results():
+    for task, found in results("low_precision_training")["losses"].items():
+        (rows,) = rows_of("low-precision.md", f"| {task} | loss |")
+        assert [name for name, _ in rows] == list(found)
+        final = {name: losses[-1] for name, losses in found.items()}
+        for name, cells in rows:
+            mean = statistics.mean(final[name])
+            assert cells["loss"] == f"{mean:.4f} \u00b1 {statistics.stdev(final[name]):.4f}", (task, name)
+            assert cells["to float32"] == f"{100 * (mean / statistics.mean(final['float32']) - 1):+.2f} %", (task, name)
 
 
 def test_bytes_of_compiled_steps_are_those_of_the_results():

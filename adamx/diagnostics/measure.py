@@ -22,7 +22,7 @@ class Measurement(NamedTuple):
         spike: the root mean square of g/√v̂, about 1; above 2 the gradients have outgrown v and steps are too long
             (Wortsman et al., 2023, arXiv 2304.13013, section 3.4). A sign of a spike, not a warning: it was above 2
             before 8 of 67 onsets of a spike of the loss, within 11 steps after the other 59, and before all 67 peaks
-            (`python benchmarks/diagnostics.py --spikes`).
+            (`python benchmarks/diagnostics.py --untimed`).
         cosine: of the angle between m and g.
         update_ratio: the norm of the update over that of the parameter, about α at a parameter of size 1.
         stalled: the share of elements that have an update and do not move: it is below half a unit in their last place.

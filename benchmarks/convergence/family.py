@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from claims import AHEAD, Claim, ahead, spread
 from contest import Contest, contest
-from drawing import finish, panels, style
+from figures import OURS, panels, save, seeds
 from problems import logistic, perceptron
 from report import Data, Experiment, Result, Table, main
 from training import Build
@@ -78,19 +78,13 @@ def measure(quick: bool) -> Result:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, (left, right) = panels(2, width=5.0, height=4.2)
-    adam = np.mean(data["ends"][ADAM])
-    for i, (name, ends) in enumerate(data["ends"].items()):
-        drawn, relative = data["curves"][name], np.array(ends) / adam
-        left.plot(drawn["x"], drawn["mean"], label=name, linewidth=1.3, **style(i))
-        right.plot(relative, np.full(len(ends), i), "o", color=style(i)["color"], alpha=0.4, markersize=4)
-        right.plot(relative.mean(), i, "|", color=style(i)["color"], markersize=16, markeredgewidth=2)
-    left.set(yscale="log", xlabel="step", ylabel="training cost with the penalty (nats)")
-    right.axvline(1, color="0.4", linewidth=0.8)
-    right.set_yticks(range(len(data["ends"])), data["ends"])
-    right.invert_yaxis()
-    right.set(xlabel="training cost at the end / mean of Adam")
-    finish(figure, path, left, columns=6)
+    adam, rows = np.mean(data["ends"][ADAM]), len(data["ends"])
+    relative = {name: np.array(ends) / adam for name, ends in data["ends"].items()}
+    figure, (axis,) = panels(height=0.33 * rows + 0.8)
+    seeds(axis, relative, [OURS] * rows)
+    axis.axvline(1, color="0.4", linewidth=0.8)
+    axis.set(xlabel="training cost after the last step over the mean of Adam's")
+    save(figure, path)
 
 
 READING = """Eight of the eleven variants end within 4 % of Adam, which is less than Adam's own seeds differ. MARS
@@ -104,8 +98,8 @@ EXPERIMENT = Experiment(
     __doc__,
     measure,
     draw,
-    "Left: mean training cost, each variant at its best rate; right: where it ends, over Adam's mean; point: a seed, "
-    "bar: their mean.",
+    "Training cost after the last step over Adam's mean, each variant at its best learning rate. Dot: a seed; "
+    "line: their mean.",
     READING,
 )
 

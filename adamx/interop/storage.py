@@ -42,7 +42,8 @@ def restore_as(tx: optax.GradientTransformation, state: Any, params: optax.Param
     Example:
         >>> import jax.numpy as jnp, adamx
         >>> params = {"w": jnp.ones((64, 128))}
-        >>> wide, narrow = adamx.adam(1e-3), adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=adamx.storage.Int8())
+        >>> wide, codec = adamx.adam(1e-3), adamx.storage.Int8(min_size=4096)
+        >>> narrow = adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=codec)
         >>> _, state = wide.update(params, wide.init(params), params)
         >>> smaller = adamx.interop.restore_as(narrow, state, params)
         >>> adamx.state_bytes(state).total, adamx.state_bytes(smaller).total

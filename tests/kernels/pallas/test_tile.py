@@ -11,8 +11,9 @@ from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
 from adamx.core.work import CAUTIOUSLY, EVERYWHERE
 from adamx.kernels.pallas.tile import step_tile
 from adamx.kernels.pallas.view import places, view_of
-from adamx.storage import Float, Int8
+from adamx.storage import Float, Int8, Quantized
 from adamx.storage.dither import MOMENTS, PARAMETER, leaf_salt, thresholds
+from adamx.storage.on_blocks import InBlocks
 from adamx.storage.rounding import sum_to_bfloat16
 from adamx.storage.split import join
 from tests.backends import differing, ulps
@@ -43,7 +44,20 @@ def stepped(codecs, leaf, count, *, b1=0.5, b2=0.5, weights=PLAIN, known=(False,
     averages = averages if precise else averages.replace(b1=None, b2=None)
     rule, counts = Rule(averages, None, nesterov, weights), (jnp.uint32(count), jnp.uint32(count))
     scalars = (numbers, counts, [*SALTS, jnp.uint32(1)], (jnp.float32(-0.125), -0.125 * decay))
-    return step_tile(rule, decays, scalars, WHERE, leaf)
+    return of_leaf(step_tile(rule, decays, scalars, WHERE, of_tile(leaf)))
+
+
+def of_tile(leaf):
+    """A leaf whose moments are seen in blocks, the two numbers of a block in columns of their own."""
+    moments = [
+        InBlocks(x.codes, x.scales[..., 0], x.scales[..., 1]) if isinstance(x, Quantized) else x for x in leaf[3:5]
+    ]
+    return leaf._replace(mu=moments[0], nu=moments[1])
+
+
+def of_leaf(tile):
+    moments = [Quantized(x.codes, jnp.stack([x.scale, x.top], -1)) if isinstance(x, InBlocks) else x for x in tile[3:5]]
+    return tile._replace(mu=moments[0], nu=moments[1])
 
 
 @pytest.mark.slow

@@ -100,11 +100,11 @@ def entered(mesh):
 
 
 def specs_of(values):
-    """The spec of each array of parameters, gradients or state, by the name of the leaf in its path."""
+    """The spec of each array of parameters, gradients or state, by the name of the leaf in its path: scales have an axis more."""
 
     def spec(path, x):
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key in SPECS]
-        return SPECS[names[0]] if names and np.ndim(x) == len(SHAPES[names[0]]) else P()
+        return SPECS[names[0]] if names and np.ndim(x) >= len(SHAPES[names[0]]) else P()
 
     return jax.tree_util.tree_map_with_path(spec, values)
 

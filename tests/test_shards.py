@@ -32,8 +32,8 @@ QUICK = {
     ],
 }
 ALL = {
-    "meshes.py": {"explicit": 37, "shapes": 37, "cut": 7},
-    "manual.py": {"manual": 37, "forgotten": 37, "members": 5, "faulty": 3, "scales": 6},
+    "meshes.py": {"explicit": 42, "shapes": 42, "cut": 8},
+    "manual.py": {"manual": 42, "forgotten": 42, "members": 6, "faulty": 4, "scales": 8},
 }
 """How many checks there are of each kind."""
 

@@ -100,7 +100,7 @@ def entered(mesh):
 
 
 def specs_of(values):
-    """The spec of each array of parameters, gradients or state, by the name of the leaf in its path: scales have an axis more."""
+    """The spec of each array of parameters, gradients or state, by the name in its path; scales have an axis more."""
 
     def spec(path, x):
         names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey) and key.key in SPECS]

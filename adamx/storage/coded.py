@@ -1,5 +1,6 @@
 """What codecs of integers in blocks have in common: `Int8` and `Int4`."""
 
+import abc
 import dataclasses
 import math
 from typing import Any
@@ -11,7 +12,7 @@ from jax.typing import DTypeLike
 from adamx import hyperparameters
 from adamx.patterns import check_all_match, check_patterns, first_match
 from adamx.storage import blocks
-from adamx.storage.codec import Quantized, Stored, wrong_codes
+from adamx.storage.codec import Quantized, Stored, precision, wrong_codes
 from adamx.storage.floats import Float
 from adamx.trees import Tree
 
@@ -24,7 +25,7 @@ SHORTEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Coded:
+class Coded(abc.ABC):
     """A codec of integers in blocks of the last axis, with a scale and the largest element beside each block.
 
     Attributes:
@@ -44,17 +45,18 @@ class Coded:
         """Always."""
         return True
 
+    @abc.abstractmethod
     def types(self, square: bool) -> tuple[jnp.dtype, jnp.dtype]:
         """The dtypes of the codes of m or v, and of the numbers of a block."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode_blocks(self, codes: jax.Array, scale: jax.Array, top: jax.Array) -> jax.Array:
         """The moment in float32, from blocks along the last axis and their two numbers, which have 1 in its place.
 
         The types tell whether it is m or v.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def encode_blocks(self, x: jax.Array, bits: jax.Array, like: Quantized) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The inverse, rounded against thresholds: codes, scale and top.
 
@@ -63,7 +65,6 @@ class Coded:
             bits: 2^32 times the thresholds.
             like: has the types.
         """
-        raise NotImplementedError
 
     def check(self, name: str) -> None:
         """Raises a TypeError or ValueError that names the argument and what is wrong with this codec."""
@@ -113,4 +114,4 @@ class Coded:
 
     def largest(self, stored: Stored) -> float:
         """The largest finite float32 number, or that of a leaf that stays as it is."""
-        return float(jnp.finfo(jnp.float32).max) if isinstance(stored, Quantized) else Float().largest(stored)
+        return float(jnp.finfo(precision(stored)).max)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from adamx.storage import blocks
-from adamx.storage.codec import Codec, Quantized, Stored
+from adamx.storage.codec import Codec, Quantized, Stored, precision
 from adamx.storage.coded import Coded
 from adamx.storage.floats import Float
 from adamx.storage.int8 import decode_blocks, encode_blocks
@@ -117,5 +117,4 @@ class OnBlocks(NamedTuple):
 
     def largest(self, stored: Any) -> float:
         """The largest number that can be kept."""
-        coded = isinstance(stored, Quantized | InBlocks)
-        return float(jnp.finfo(jnp.float32).max) if coded else Float().largest(stored)
+        return float(jnp.finfo(precision(stored)).max)

@@ -62,4 +62,4 @@ def test_v_that_another_storage_has_kept_is_refused(name):
     check_storage(averages(nu=nu_dtype), {"w": right, "scalar": right if name != "float16" else jnp.zeros(())})
     with pytest.raises(TypeError, match=f"stored as {name} at w, got {wrong.dtype}"):
         check_storage(averages(nu=nu_dtype), {"w": wrong})
-    check_storage(averages(nu=Int8(min_size=4096)), {"w": wrong})  # its codes tell themselves
+    check_storage(averages(nu=Int8()), {"w": wrong})  # its codes tell themselves

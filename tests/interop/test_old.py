@@ -73,14 +73,10 @@ def read(release, name, kind, like):
     """What a release stored, by path, in the types of a tree: a path that the tree lacks is an integer."""
     prefix = f"{name}: {kind}: "
     found = {key.removeprefix(prefix): release[key] for key in release.files if key.startswith(prefix)}
-    halves = {name for name, x in GOLDEN.stored(like).items() if x.dtype == np.uint16}
     types = {"/".join(map(str, path)): x.dtype for path, x in named(like)}
-    return {
-        name: jnp.asarray(x.view(jnp.bfloat16) if name in halves and types[name] == jnp.bfloat16 else x)
-        if not name.endswith("/scale") or x.dtype != np.uint16
-        else jnp.asarray(x.view(jnp.bfloat16))
-        for name, x in found.items()
-    }
+    halves = {name for name, dtype in types.items() if dtype == jnp.bfloat16}
+    halves |= {name for name, x in found.items() if name.endswith("/scale") and x.dtype == np.uint16}
+    return {name: jnp.asarray(x.view(jnp.bfloat16) if name in halves else x) for name, x in found.items()}
 
 
 def named(tree):

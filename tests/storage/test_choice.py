@@ -42,7 +42,7 @@ def test_said_explicitly():
         jnp.dtype("bfloat16"), True, 3
     )
     assert moment_codec("mu_dtype", Float("bfloat16"), 0.9) == Float(jnp.dtype("bfloat16"), False)
-    assert moment_codec("mu_dtype", Int8(64, 4096), 0.9) == Int8(64, 4096)
+    assert moment_codec("mu_dtype", Int8(64), 0.9) == Int8(64)
 
 
 def test_m_is_dithered_where_v_is_unless_told_otherwise():
@@ -51,7 +51,7 @@ def test_m_is_dithered_where_v_is_unless_told_otherwise():
 
     assert dithered("bfloat16", None) == (False, False)
     assert dithered("bfloat16", "bfloat16") == (True, True)
-    assert dithered("bfloat16", Int8(min_size=4096)) == (True, True)
+    assert dithered("bfloat16", Int8()) == (True, True)
     assert dithered(Float("bfloat16", stochastic=False), "bfloat16") == (False, True)
     assert dithered(None, "bfloat16") == (False, True)
 

@@ -13,6 +13,7 @@ from adamx.core.stages import bias_correction
 from adamx.hyperparameters import flag, names_hints
 from adamx.numerics import Scalar
 from adamx.optimizers.nesterov import nesterov as look_ahead
+from adamx.storage.pairs import check_belief
 
 
 @names_hints
@@ -45,7 +46,8 @@ def scale_by_belief_moments(
         A transformation to `Moments` for `bias_correction`; its state is that of `scale_by_moments`.
 
     Raises:
-        ValueError, TypeError: as `scale_by_moments` does, and for a wrong eps_root as `bias_correction` does.
+        ValueError, TypeError: as `scale_by_moments` does, for a wrong eps_root as `bias_correction` does, and a
+            ValueError where both moments are `Int4`.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -59,7 +61,9 @@ def scale_by_belief_moments(
         held = numerics.saturate_second_moment(mean(s, numerics.square(g - m)), largest)
         return held + numerics.as_scalar(eps_root, s.dtype)  # after the select, where alone bits are optax's
 
-    return moments_of(averages_of(of_deviations, b1, b2, mu_dtype, nu_dtype, precise))
+    averages = averages_of(of_deviations, b1, b2, mu_dtype, nu_dtype, precise)
+    check_belief(averages.mu_codec, averages.nu_codec)
+    return moments_of(averages)
 
 
 @names_hints

@@ -112,6 +112,24 @@ def check_pair(mu: Codec, nu: Codec, p: float = 2.0) -> None:
     )
 
 
+def check_belief(mu: Codec, nu: Codec) -> None:
+    """Raises a ValueError where both moments of AdaBelief are `Int4`.
+
+    An m over the root of a v that moves from level to level is off by more than one over a smooth v. In other optimizers
+    v is an average of gradients alone; AdaBelief's is one of `(g - m)²`, in which that error comes back.
+
+    Args:
+        mu: how m is stored.
+        nu: how s is stored.
+    """
+    if isinstance(mu, Int4) and isinstance(nu, Int4):
+        raise ValueError(
+            f"mu_dtype={mu!r} and nu_dtype={nu!r} do not go together in AdaBelief: s averages (g - m)², so that what m "
+            f"is off by comes back in s, and steps would be over {LONGEST:.2g} times as long as exact ones. Pass "
+            "adamx.storage.Int8() to one of the two"
+        )
+
+
 def check_leaf(where: str, mu_codec: Codec, mu: Stored, nu: Stored) -> None:
     """Raises a ValueError where m of a leaf shares a scale and v does not: the codecs leave out different leaves."""
     if resolution(mu_codec, False) is None or not isinstance(mu, Quantized) or isinstance(nu, Quantized):

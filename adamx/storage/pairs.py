@@ -115,7 +115,7 @@ def check_pair(mu: Codec, nu: Codec, p: float = 2.0) -> None:
 def check_belief(mu: Codec, nu: Codec) -> None:
     """Raises a ValueError where both moments of AdaBelief are `Int4`.
 
-    An m over the root of a v that moves from level to level is off by more than one over a smooth v. In other optimizers
+    An m over the root of a v that moves from level to level is off by more than over a smooth one. In other optimizers
     v is an average of gradients alone; AdaBelief's is one of `(g - m)²`, in which that error comes back.
 
     Args:

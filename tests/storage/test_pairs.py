@@ -1,4 +1,3 @@
-import contextlib
 import functools
 import inspect
 import itertools
@@ -43,9 +42,7 @@ PAIRS = list(itertools.product(STORAGES, STORAGES))
 
 
 def goes(optimizer, mu, nu):
-    if "int4" in mu and optimizer.startswith(ROOTLESS):
-        return False
-    if optimizer == "adabelief" and mu == nu == "int4":
+    if mu == "int4" and (optimizer.startswith(ROOTLESS) or (optimizer == "adabelief" and nu == "int4")):
         return False
     return mu in FINE or nu in (BESIDE_A_MAXIMUM if "adamax" in optimizer else BESIDE).get(mu, ())
 
@@ -106,7 +103,7 @@ def test_a_pair_that_does_not_go_together_is_refused_when_it_is_built(optimizer)
         if goes(optimizer, mu, nu):
             build()
             continue
-        match = r"^mu_dtype=.*( and nu_dtype=.* do not go together: m is known to|Int4.* over the root of|.* in AdaBelief: s averages)"
+        match = r"^mu_dtype=.*( do not go together: m is known to|Int4.* over the root of| in AdaBelief: s averages)"
         with pytest.raises(ValueError, match=match) as caught:
             build()
         if "int4" not in mu or optimizer.startswith("adamax"):
@@ -158,13 +155,12 @@ REFUSED = [
 
 
 @pytest.mark.slow
+@mock.patch("adamx.storage.choice.check_pair", mock.Mock())
+@mock.patch("adamx.core.averages.check_leaf", mock.Mock())
+@mock.patch("adamx.optimizers.adabelief.check_belief", mock.Mock())
 @pytest.mark.parametrize(("optimizer", "mu", "nu", "times"), REFUSED)
 def test_what_is_refused_would_make_long_steps(optimizer, mu, nu, times):
-    checks = "storage.choice.check_pair", "core.averages.check_leaf", "optimizers.adabelief.check_belief"
-    with contextlib.ExitStack() as unchecked:
-        for check in checks:
-            unchecked.enter_context(mock.patch(f"adamx.{check}"))
-        found = longest(FAMILY[optimizer].make, mu_dtype=STORAGES[mu], nu_dtype=STORAGES[nu])
+    found = longest(FAMILY[optimizer].make, mu_dtype=STORAGES[mu], nu_dtype=STORAGES[nu])
     assert (found / exact(optimizer)).max() > times
 
 

@@ -11,7 +11,7 @@ import optax
 from optax.transforms import PartitionState
 
 from adamx.core.errors import wrong_state
-from adamx.core.hidden import HIDDEN
+from adamx.core.hidden import HIDES
 from adamx.core.step import Pass, Update, Weights, about, measured, take_step
 from adamx.patterns import check_all_match, check_patterns
 from adamx.trees import Tree, path_name
@@ -163,10 +163,9 @@ def _group_of(name: str, patterns: tuple[str, ...], rest: bool) -> str:
 
 def _why(groups: Mapping[str, optax.GradientTransformation]) -> str:
     """Why a group has no step of one pass."""
-    if any(about(tx).why == HIDDEN for tx in groups.values()):
-        return HIDDEN
+    hidden = next((about(tx).why for tx in groups.values() if HIDES in about(tx).why), "")
     composed = [name for name, tx in groups.items() if tx is not FROZEN and (about(tx).step is None or about(tx).why)]
-    return f"the optimizer of {composed[0]!r} has no step of one pass" if composed else ""
+    return f"the optimizer of {composed[0]!r} has no step of one pass" if composed and not hidden else hidden
 
 
 def _only(of_leaf: tuple[str, ...], treedef: Any, name: str, tree: Tree) -> Tree:

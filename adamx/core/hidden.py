@@ -1,24 +1,45 @@
-"""Whether a chain of optax hides a step in one pass."""
+"""Whether a wrapper of optax hides a step in one pass, and what of adamx stands in its place."""
 
 from typing import Any
 
-HIDDEN = "optax.chain hides the one pass of adamx: use adamx.chain, with the same state"
-CHAINS = ("chain.<locals>.", "named_chain.<locals>.")
-"""How the names of the updates of optax's chains begin."""
+INSTEAD = {
+    "chain": "adamx.chain, with the same state",
+    "named_chain": "adamx.chain, which keeps a tuple of states",
+    "MultiSteps": "adamx.accumulate",
+    "apply_if_finite": "adamx.skip_nonfinite",
+    "inject_hyperparams": "adamx.inject_hyperparams",
+    "masked": "adamx.route, which freezes leaves whose optimizer is None",
+    "partition": "adamx.route",
+}
+"""What to use instead of a wrapper of optax, by the name with which those of its updates begin."""
+
+HIDES = "hides the one pass of adamx"
+FACTORIES = ("adam", "adamw", "mars", "nadam", "nadamw")
+"""What makes optimizers whose step is one pass: `inject_hyperparams` holds no optimizer, but what makes it."""
 
 
-def hides_one_pass(update: Any) -> bool:
-    """Whether an update is that of a chain of optax with a stage, or a chain in it, whose step is one pass."""
-    if hasattr(update, "step") or not getattr(update, "__qualname__", "").startswith(CHAINS):
-        return False
-    held = [cell.cell_contents for cell in update.__closure__ or ()]  # its function holds the stages
-    stages: list[Any] = [stage for found in held if isinstance(found, tuple | list) for stage in found]  # pyright: ignore[reportUnknownVariableType]
-    return any(map(_makes_one_pass, stages))
+def hidden_by(update: Any) -> str:
+    """What hides a step in one pass, and what to use instead; "" where the update of a transformation hides none."""
+    name = getattr(update, "__qualname__", "").partition(".")[0]
+    if name not in INSTEAD or not (update.__module__ or "").startswith("optax."):
+        return ""
+    held = [cell.cell_contents for cell in getattr(update, "__closure__", None) or ()]
+    held += vars(getattr(update, "__self__", None) or _Nothing()).values()
+    return f"optax.{name} {HIDES}: use {INSTEAD[name]}" if any(map(_makes_one_pass, held)) else ""
 
 
-def _makes_one_pass(stage: Any) -> bool:
-    one: Any = stage[-1] if isinstance(stage, tuple) and not hasattr(stage, "update") else stage  # pyright: ignore[reportUnknownVariableType]
-    update = getattr(one, "update", one)
+class _Nothing:
+    """Has no fields."""
+
+
+def _makes_one_pass(held: Any) -> bool:
+    """Whether what a wrapper holds is, or has in it, a transformation whose step is one pass, or that hides one."""
+    if isinstance(held, dict):
+        return any(map(_makes_one_pass, held.values()))  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(held, tuple | list) and not hasattr(held, "update"):
+        return any(map(_makes_one_pass, held))  # pyright: ignore[reportUnknownArgumentType]
+    update: Any = getattr(held, "update", held)  # pyright: ignore[reportUnknownArgumentType]
     if hasattr(update, "step"):
         return update.step is not None and not update.why
-    return hides_one_pass(update)
+    makes_one = getattr(held, "__name__", "") in FACTORIES and (held.__module__ or "").startswith("adamx.")
+    return makes_one or bool(hidden_by(update))

@@ -16,7 +16,7 @@ import optax
 
 from adamx.core.apply import apply_updates, widened
 from adamx.core.errors import check_transformation
-from adamx.core.hidden import HIDDEN, hides_one_pass
+from adamx.core.hidden import hidden_by
 from adamx.core.leaf import MASTER, PLAIN, Leaf, behind_direction, land, scaled, to_float32, weight_behind
 from adamx.core.leaf_norms import Norms, leaf_norms
 from adamx.core.work import Tail, Work
@@ -152,7 +152,7 @@ def about(tx: optax.GradientTransformation) -> Any:
     """What a transformation says of its step: its `update`, or an `Update` that says nothing."""
     check_transformation(tx)
     update = tx.update
-    return update if isinstance(update, Update) else Update(update, why=HIDDEN if hides_one_pass(update) else UNSAID)
+    return update if isinstance(update, Update) else Update(update, why=hidden_by(update) or UNSAID)
 
 
 def take_step(

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from adamx.core.errors import check_params
-from adamx.core.hidden import HIDDEN
+from adamx.core.hidden import HIDES
 from adamx.core.step import Pass, Weights, about, take_step
 from adamx.core.work import by_xla
 from adamx.kernels.execute import by_kernels
@@ -68,8 +68,9 @@ def step(
     told = Pass(BACKENDS[backend], extra)
     if about(tx).why:
         warn_of_what_follows(state)
-        if about(tx).why == HIDDEN:
-            warnings.warn(f"{HIDDEN}. adamx.explain(tx, params) tells more", stacklevel=2)
+        if HIDES in about(tx).why:
+            told_by = "adamx.explain(tx, params) tells more"
+            warnings.warn(f"the optimizer takes two passes: {about(tx).why}. {told_by}", stacklevel=2)
     if about(tx).step is None:
         weights, state = take_step(tx, gradients, state, Weights(params), told)
         return weights.params, state

@@ -1,15 +1,11 @@
-import warnings
-
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 
 import adamx
 from tests.backends import needs_kernel
 
 PARAMS = {"large": jnp.zeros((300, 300)), "wide": jnp.zeros((200, 200), jnp.complex64), "tiny": jnp.zeros(3)}
-GROUPS = {"large": "x", "wide": "y", "tiny": "y"}
 
 
 @pytest.fixture(autouse=True)
@@ -53,39 +49,6 @@ def test_other_platforms(platform):
     assert (found.one_pass, found.leaves[0].executor) == (True, "xla")
     with pytest.raises(ValueError, match="platform must be"):
         adamx.explain(adamx.adam(1e-3), PARAMS, "gpu")
-
-
-HIDING = {
-    "chain": lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx),
-    "a chain in a chain": lambda tx: optax.chain(optax.chain(optax.clip(1.0), tx), optax.identity()),
-    "named": lambda tx: optax.named_chain(("clip", optax.clip(1.0)), ("adam", tx)),
-}
-OTHERS = {
-    "masked": lambda tx: optax.masked(tx, True),
-    "partition": lambda tx: optax.partition({"x": tx, "y": optax.sgd(0.1)}, GROUPS),
-    "several steps": lambda tx: optax.MultiSteps(tx, 2).gradient_transformation(),
-    "if finite": lambda tx: optax.apply_if_finite(tx, 3),
-}
-SMALL = {"large": jnp.zeros((3, 3)), "wide": jnp.zeros(3), "tiny": jnp.zeros(3)}
-
-
-@pytest.mark.parametrize("name", HIDING)
-def test_a_chain_of_optax_that_hides_one_pass_is_told_and_step_warns(name):
-    tx = HIDING[name](adamx.adamw(1e-3))
-    assert adamx.explain(tx, SMALL).why.startswith("optax.chain hides the one pass of adamx: use adamx.chain")
-    with pytest.warns(UserWarning, match=r"hides the one pass of adamx: use adamx\.chain"):
-        adamx.step(tx, SMALL, tx.init(SMALL), SMALL)
-    for peer in (optax.adamw(1e-3), adamx.amsgrad(1e-3)):
-        assert "hides" not in adamx.explain(HIDING[name](peer), SMALL).why
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_what_has_no_equal_in_adamx_does_not_warn(name):
-    tx = OTHERS[name](adamx.adamw(1e-3))
-    assert adamx.explain(tx, SMALL).why == "it does not say how it steps"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        adamx.step(tx, SMALL, tx.init(SMALL), SMALL)
 
 
 @pytest.mark.slow

@@ -26,4 +26,4 @@ PARTS = [
     for part in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).values()
 ]
 MUTATIONS = [each for part in PARTS for each in part]
-QUICK = [each for part in PARTS for each in part[:2]]
+QUICK = MUTATIONS[::15]

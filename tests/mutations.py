@@ -1,6 +1,6 @@
 """Breaks the code in ways that matter, one at a time, and checks that the tests see it.
 
-Run `python -m tests.mutations`; with `--quick` it makes two mutants of each part. Each is made in a copy; the test file
+Run `python -m tests.mutations`; with `--quick` it makes ten, of all parts. Each is made in a copy; the test file
 that mirrors the broken one, or the one named beside it, must fail. Exits with 1 if a mutant survives.
 """
 

@@ -34,12 +34,11 @@ def test_another_version_of_jax_takes_other_entries(monkeypatch):
     assert len(found) > 1
 
 
-def test_two_halves_have_every_table_once():
+def test_three_thirds_have_every_table_once():
     entries = [item for name in "abcdefghijklmnop" for item in table(f"test_{name}", "pq", "xyz")]
-    one, other = sample(entries, 0), sample(entries, 1)
-    assert one
-    assert other
-    assert sorted(item.name for item in [*one, *other]) == sorted(item.name for item in sample(entries))
+    thirds = [sample(entries, third) for third in range(3)]
+    assert all(thirds)
+    assert sorted(item.name for third in thirds for item in third) == sorted(item.name for item in sample(entries))
 
 
 def test_a_sample_is_the_same_whatever_else_there_is_and_in_any_order():
@@ -61,7 +60,7 @@ def run(args=(), keyword="", markexpr=""):
         args=list(args) or ["tests", "adamx"],
         args_source=sources.ARGS if args else sources.TESTPATHS,
         ArgsSource=sources,
-        option=SimpleNamespace(keyword=keyword, markexpr=markexpr, half=None),
+        option=SimpleNamespace(keyword=keyword, markexpr=markexpr, third=None),
         hook=SimpleNamespace(pytest_deselected=lambda items: None),
     )
     items = [*table("test_b", "pqrs", "xyz"), Item("test_long", "slow"), Item("test_longest", "soak")]

@@ -84,7 +84,14 @@ def not_matching(*patterns: str) -> Callable[[Tree], Tree]:
     """The opposite of `match`: a mask of the leaves whose path matches none of the patterns.
 
     Args:
-        *patterns: see `match`, as for what is returned and raised.
+        *patterns: regular expressions, searched anywhere in the path: "bias$", "^encoder/", "norm|scale".
+
+    Returns:
+        A function from a tree to one of booleans. It raises a ValueError if a pattern is found in no path.
+
+    Raises:
+        ValueError: no pattern, or one that is not a regular expression.
+        TypeError: a pattern that is not a string.
 
     Example:
         >>> import jax.numpy as jnp, adamx

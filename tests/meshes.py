@@ -224,7 +224,7 @@ def cut(name):
     with entered(mesh):
         for init in (tx.init, jax.jit(tx.init)):
             with raised(
-                ValueError, "the moments of w are coded in blocks of", "splits its last axis of 96 into 4 parts"
+                ValueError, "the moments of w are quantized in blocks of", "splits its last axis of 96 into 4 parts"
             ):
                 init(params)
 

@@ -1,6 +1,7 @@
 import ast
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import optax
@@ -57,6 +58,18 @@ def test_every_public_name_has_an_example_that_runs(thing):
     assert doc
     if not issubclass(thing, tuple) if inspect.isclass(thing) else True:
         assert ">>>" in doc
+
+
+OPTIMIZERS = [getattr(adamx.optimizers, name) for name in dir(adamx.optimizers)]
+FUNCTIONS = {f.__name__: f for f in [*DOCUMENTED, *OPTIMIZERS] if inspect.isfunction(f)}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_says_what_it_takes_and_gives(name):
+    doc = inspect.getdoc(FUNCTIONS[name])
+    for argument in inspect.signature(FUNCTIONS[name]).parameters:
+        assert re.search(rf"^    \**{argument}: \S", doc, re.MULTILINE), f"{name} says nothing of {argument}"
+    assert "\nReturns:\n" in doc or inspect.signature(FUNCTIONS[name]).return_annotation in (None, "None")
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "scale_by_adam", "scale_by_moments", "bias_correction"])

@@ -145,7 +145,17 @@ def uncorrected(eps: Scalar = 1e-8, eps_root: Scalar = 0.0) -> optax.GradientTra
     """Divides without bias correction, `u_t = m_t / (√(v_t + ε_root) + ε)`: for ablations.
 
     Its first steps are wrong by `(1-β1)/√(1-β2)`, 3.2 at the defaults and 100 at β2 = 0.999999 (Kingma & Ba, section
-    6.4). Arguments, state and errors are those of `bias_correction`.
+    6.4).
+
+    Args:
+        eps: ε >= 0, in units of the gradient.
+        eps_root: ε_root >= 0, in units of the squared gradient.
+
+    Returns:
+        A stateless transformation from `Moments` to the direction u, in the dtype of the gradients.
+
+    Raises:
+        ValueError, TypeError: as `bias_correction` does.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx

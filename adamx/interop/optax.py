@@ -72,8 +72,8 @@ def to_optax(state: Any) -> Any:
         if _is_ours(node):
             raise TypeError(
                 f"optax has no state like {_words(node)} at {path_name(path)}: "
-                "adamx.interop.restore_as(tx, state, params) makes plain moments of coded or dithered ones; what wraps "
-                "an optimizer has to be taken off, state.inner, and what it holds with it"
+                "adamx.interop.restore_as(tx, state, params) makes plain moments of quantized or dithered ones; what "
+                "wraps an optimizer has to be taken off, state.inner, and what it holds with it"
             )
         return node
 

@@ -80,8 +80,23 @@ def scale_by_belief(
 ) -> optax.GradientTransformationExtraArgs:
     """`scale_by_belief_moments` and `bias_correction` joined: gradients in, direction out, one `MomentsState` kept.
 
-    Arguments and errors are those of the two, in the order of `optax.scale_by_belief`; `nesterov` puts the stage of
-    that name between them.
+    The arguments come in the order of `optax.scale_by_belief`.
+
+    Args:
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of s a step keeps.
+        eps: ε >= 0, added to the root of s, see `bias_correction`.
+        eps_root: ε_root >= 0, added to s in every step, see `scale_by_belief_moments`.
+        nesterov: Nesterov's momentum, see the stage `nesterov`.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores s, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to the direction in their dtype; its state is `MomentsState`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

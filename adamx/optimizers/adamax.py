@@ -109,7 +109,21 @@ def scale_by_adamax(
 ) -> optax.GradientTransformationExtraArgs:
     """Both stages of AdaMax joined: gradients in, direction out, one `MomentsState` kept.
 
-    Arguments and errors are those of `scale_by_infinity_moments`, in the order of `optax.scale_by_adamax`.
+    The arguments come in the order of `optax.scale_by_adamax`.
+
+    Args:
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of u a step keeps.
+        eps: ε >= 0, added to |g|, see `scale_by_infinity_moments`.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores u, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to the direction in their dtype; its state is `MomentsState`.
+
+    Raises:
+        ValueError, TypeError: as `scale_by_infinity_moments` does.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -181,7 +195,24 @@ def adamaxw(
     """AdaMax with the weight decay of AdamW, a drop-in for `optax.adamaxw`.
 
     `θ_t = θ_{t-1} - α (m_t / ((1-β1^t) u_t) + λ θ_{t-1})`: `adamax` with `add_decayed_weights(weight_decay, mask)`
-    before the learning rate. Arguments, state and errors are those of `adamax` and `adamw`.
+    before the learning rate.
+
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of u a step keeps.
+        eps: ε >= 0, added to |g|, see `scale_by_infinity_moments`.
+        weight_decay: λ, a number or a schedule, see `add_decayed_weights`.
+        mask: which leaves decay: a tree of booleans, or a function that makes one, as `adamx.not_matching` does.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores u, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates that needs the parameters; its state is that of `adamw`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

@@ -65,10 +65,19 @@ def ademamix_alpha(alpha: float, steps: int) -> Callable[[Any], jax.Array]:
 def ademamix_b3(b3: float, steps: int, b1: float = 0.9) -> Callable[[Any], jax.Array]:
     """A schedule from β1 to β3 along which the half-life of the slow average grows in proportion to the step.
 
-    `β3_t = min(exp(ln β1 ln β3 / ((1-t/T) ln β3 + (t/T) ln β1)), β3)`: 1/ln β goes from one to the other.
+    `β3_t = min(exp(ln β1 ln β3 / ((1-t/T) ln β3 + (t/T) ln β1)), β3)`: 1/ln β goes from one to the other
+    (Pagliardini et al., 2024, arXiv 2409.03137, section 3).
 
-    Pagliardini et al. (2024), arXiv 2409.03137, section 3. Arguments, result and errors are those of `ademamix_alpha`,
-    with β3 in [0, 1) where it ends and β1 in [0, 1) where it starts.
+    Args:
+        b3: β3 in [0, 1), where it ends.
+        steps: T >= 1, in how many steps; the paper takes all of the training.
+        b1: β1 in [0, 1), where it starts.
+
+    Returns:
+        A function from the count of steps taken to β3_t, for `slow_momentum` and `ademamix`.
+
+    Raises:
+        ValueError, TypeError: an argument out of range or of another type.
 
     Example:
         >>> import adamx
@@ -105,15 +114,14 @@ def slow_momentum(
     `m̂_t + α_t n_t`, with `n_t = β3_t n_{t-1} + (1-β3_t) g_t` from `n_0 = 0`, which replaces m̂ in line 11.
 
     Pagliardini et al., "The AdEMAMix Optimizer: Better, Faster, Older" (2024), arXiv 2409.03137, Algorithm 1, where m
-    is m_1 and n is m_2. n is not corrected: it fills slowly. The paper lets both arguments grow over the training, by
-    `ademamix_alpha` and `ademamix_b3`. Evidence: the authors' language model of 1.3 billion parameters did with about
-    half the tokens that AdamW needed; it wants long runs.
+    is m_1 and n is m_2. n is not corrected: it fills slowly. In the paper both arguments grow over the training, by
+    `ademamix_alpha` and `ademamix_b3`. A model of 1.3 billion parameters took half the tokens of AdamW there.
 
     Args:
         b3: β3 in [0, 1), how much of n a step keeps, or a schedule of the step count.
         alpha: α >= 0, the weight of n, or a schedule of the step count.
         mu_dtype: the dtype that stores n, or a codec, see `scale_by_moments`; half precision is dithered at this β3.
-        precise: average in the form that is exact for β3 close to 1, as there; not with a schedule.
+        precise: exact for β3 close to 1, see `scale_by_moments`; not with a schedule.
 
     Returns:
         A transformation from `Moments` to `Moments` whose m is corrected already, that keeps `SlowMomentumState`.
@@ -202,11 +210,28 @@ def ademamix(
 ) -> optax.GradientTransformationExtraArgs:
     """AdEMAMix with the arguments and updates of `optax.contrib.ademamix`: `adamw` with the stage `slow_momentum`.
 
-    `θ_t = θ_{t-1} - α (m̂_t + α_t n_t) / (√(v̂_t + ε_root) + ε) - α λ θ_{t-1}`, n as there.
+    `θ_t = θ_{t-1} - α (m̂_t + α_t n_t) / (√(v̂_t + ε_root) + ε) - α λ θ_{t-1}`, n as there
+    (Pagliardini et al., 2024, arXiv 2409.03137, Algorithm 1).
 
-    Pagliardini et al. (2024), arXiv 2409.03137, Algorithm 1. Arguments and errors are those of `slow_momentum` and
-    `adamw`; `mu_dtype` is for both averages of the gradient. The state is `(MomentsState, SlowMomentumState, ...)`, of
-    12 bytes per parameter; that of optax is another.
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        b3: β3 in [0, 1), how much of the slow average n a step keeps; a number or a schedule, see `ademamix_b3`.
+        alpha: α_t >= 0, the weight of n; a number or a schedule, see `ademamix_alpha`.
+        eps: ε >= 0, added to the root of v, see `bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        mu_dtype: the dtype or codec that stores m and n, None: float32 or wider, see `scale_by_moments`.
+        weight_decay: λ, a number or a schedule, see `add_decayed_weights`.
+        mask: which leaves decay: a tree of booleans, or a function that makes one, as `adamx.not_matching` does.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
+
+    Returns:
+        A transformation that needs the parameters; its state, `(MomentsState, SlowMomentumState, ...)`, is not optax's.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

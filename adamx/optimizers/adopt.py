@@ -178,10 +178,28 @@ def adopt(
 ) -> optax.GradientTransformationExtraArgs:
     """ADOPT, a drop-in for `optax.contrib.adopt`: the same arguments and layout of the state.
 
-    `θ_t = θ_{t-1} - α m_t`, m as in `scale_by_adopt`, with its arguments and errors. Weight decay goes between that and
+    `θ_t = θ_{t-1} - α m_t`, m as in `scale_by_adopt`. Weight decay goes between that and
     `scale_by_lr`. Updates agree with those of optax as far as its float32 has 1-β2, to 2e-4 at the default.
 
     Taniguchi et al. (2024), arXiv 2411.02853, Algorithm 2.
+
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, in units of the gradient, the least that is divided by.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nesterov: Nesterov's momentum: m_t averaged once more with the same quotient.
+        use_clipping: False leaves the clip out, as in Algorithm 1.
+        clip_value_fn: from t to c_t, the limit of the clip; None: t^(1/4).
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates; its state is `(MomentsState, state of scale_by_lr)`.
+
+    Raises:
+        ValueError, TypeError: as `scale_by_adopt` and `scale_by_lr` do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

@@ -130,9 +130,24 @@ def scale_by_amsgrad(
 ) -> optax.GradientTransformationExtraArgs:
     """Stage 1, `running_max` and stage 2 under one `AmsgradState`: gradients in, direction out.
 
-    Arguments and errors are those of `scale_by_moments` and `bias_correction`, in the order of
-    `optax.scale_by_amsgrad`; without `bias_correction_mu` m is not divided by its weight, without `bias_correction_nu`
-    v is not.
+    The arguments come in the order of `optax.scale_by_amsgrad`.
+
+    Args:
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, added to the root of v, see `bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        bias_correction_mu: False: m is not divided by 1-β1^t.
+        bias_correction_nu: False: v is not divided by 1-β2^t.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, not bitwise identical to optax, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to the direction in their dtype; its state is `AmsgradState`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

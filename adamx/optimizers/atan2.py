@@ -93,7 +93,23 @@ def adam_atan2(
 
     `θ_t = θ_{t-1} - α a atan2(m̂_t, b √v̂_t)`.
 
-    Everett et al. (2024), arXiv 2407.05872. Arguments, state and errors are those of `adam` and `atan2_correction`.
+    Everett et al. (2024), arXiv 2407.05872.
+
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        a: the factor of the angle, at least 0, see `atan2_correction`.
+        b: the factor of √v̂, at least 0.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates; its state is `(MomentsState, state of scale_by_lr)`.
+
+    Raises:
+        ValueError, TypeError: as the stages do; complex parameters are a TypeError.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -121,8 +137,27 @@ def adamw_atan2(
 ) -> optax.GradientTransformationExtraArgs:
     """Adam-atan2 with the weight decay of AdamW: `adamw` with the stage `atan2_correction`.
 
-    `θ_t = θ_{t-1} - α (a atan2(m̂_t, b √v̂_t) + λ θ_{t-1})`. Arguments, state and errors are those of `adamw` and
-    `atan2_correction`.
+    `θ_t = θ_{t-1} - α (a atan2(m̂_t, b √v̂_t) + λ θ_{t-1})`.
+
+    Everett et al. (2024), arXiv 2407.05872.
+
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        a: the factor of the angle, at least 0, see `atan2_correction`.
+        b: the factor of √v̂, at least 0.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        weight_decay: λ, a number or a schedule, see `add_decayed_weights`.
+        mask: which leaves decay: a tree of booleans, or a function that makes one, as `adamx.not_matching` does.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates that needs the parameters; its state is that of `adamw`.
+
+    Raises:
+        ValueError, TypeError: as the stages do; complex parameters are a TypeError.
 
     Example:
         >>> import jax.numpy as jnp, adamx

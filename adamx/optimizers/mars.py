@@ -179,8 +179,28 @@ def mars(
 
     `θ_t = θ_{t-1} - α (m̂_t / (√(v̂_t + ε_root) + ε) + λ θ_{t-1})`, m and v the averages of c as in `reduce_variance`.
 
-    Yuan et al. (2024), arXiv 2411.10438, Algorithm 2, with the paper's β1 and β2. Arguments and errors are those of
-    `reduce_variance` and `adamw`; the state is `(PreviousGradientState, state of adamw)`.
+    Yuan et al. (2024), arXiv 2411.10438, Algorithm 2, with the paper's β1 and β2.
+
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, added to the root of v, see `bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        gamma: γ >= 0, how much of the correction is made, see `reduce_variance`.
+        max_norm: what the norm of a leaf is clipped to; None: no clip.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        weight_decay: λ, a number or a schedule, see `add_decayed_weights`.
+        mask: which leaves decay: a tree of booleans, or a function that makes one, as `adamx.not_matching` does.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates in their dtype that needs the parameters; its state is
+        `(PreviousGradientState, state of adamw)`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

@@ -119,8 +119,26 @@ def stable_adamw(
     `θ_t = θ_{t-1} - α / max(1, RMS_t) · (m̂_t / (√(v̂_t + ε_root) + ε) + λ θ_{t-1})`, RMS as there.
 
     Wortsman et al. (2023), arXiv 2304.13013, Algorithm 2; the decay of its averages, which moves with t, is the bias
-    correction in another form. Arguments and errors are those of `adamw`; the state is
-    `(MomentsState, states of the correction and of the decay, state of scale_by_lr)`.
+    correction in another form.
+
+    Args:
+        learning_rate: α, a number or a schedule over the step count, see `scale_by_lr`.
+        b1: β1 in [0, 1), how much of m a step keeps.
+        b2: β2 in [0, 1), how much of v a step keeps.
+        eps: ε >= 0, added to the root of v, see `bias_correction`.
+        eps_root: ε_root >= 0, added to v inside the root.
+        mu_dtype: the dtype or codec that stores m, None: float32 or wider, see `scale_by_moments`.
+        weight_decay: λ, a number or a schedule, see `add_decayed_weights`.
+        mask: which leaves decay: a tree of booleans, or a function that makes one, as `adamx.not_matching` does.
+        nu_dtype: the dtype or codec that stores v, None: float32 or wider, see `scale_by_moments`.
+        precise: exact for β1 and β2 close to 1, see `scale_by_moments`.
+
+    Returns:
+        A transformation from gradients to updates that needs the parameters; its state is `(MomentsState, states of the
+        correction and of the decay, state of scale_by_lr)`.
+
+    Raises:
+        ValueError, TypeError: as the stages do.
 
     Example:
         >>> import jax.numpy as jnp, adamx

@@ -69,7 +69,7 @@ def check_whole(where: str, size: int, length: int, axes: Any, parts: int) -> No
     """Raises a ValueError where a last axis is split over devices between the elements of a block."""
     if size > 1 and length % (parts * size):
         raise ValueError(
-            f"the moments of {where} are coded in blocks of {size} neighbours, but {_names(axes)} splits its "
+            f"the moments of {where} are quantized in blocks of {size} neighbours, but {_names(axes)} splits its "
             f"last axis of {length} into {parts} parts: take a block_size that divides a part, or leave the leaf out "
             'of the codec, as with adamx.storage.Int8(exclude=...) or in "bfloat16"'
         )

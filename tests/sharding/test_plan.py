@@ -52,7 +52,7 @@ def test_blocks_that_the_parameter_cuts_raise():
     codec = adamx.storage.Int8(block_size=128, min_size=0)
     mesh = AbstractMesh((2, 4), ("data", "model"))
     with pytest.raises(
-        ValueError, match=r"moments of w are coded in blocks of 128 .* axis of 256 into 4 parts: take a"
+        ValueError, match=r"moments of w are quantized in blocks of 128 .* axis of 256 into 4 parts: take a"
     ):
         plan(adamx.adam(1e-3, nu_dtype=codec), PARAMS, {"w": P(None, "model"), "b": P(), "none": None}, mesh)
 

@@ -11,7 +11,7 @@ from tuning import Budget, Tuned, tuned
 
 
 class Contest(NamedTuple):
-    """The methods at their best rates.
+    """The methods at their best learning rates.
 
     Attributes:
         budget: what each could spend.
@@ -29,7 +29,13 @@ class Contest(NamedTuple):
         """Rate, and the cost on the way and at the end; with the median over the seeds where a few decide the mean."""
         points = self.budget.points
         tenth, third = (max(0, len(points) // part - 1) for part in (10, 3))
-        header = ["", "best rate", "rates tried", *(f"{cost}, step {points[i]}" for i in (tenth, third)), "at the end"]
+        header = [
+            "",
+            "best learning rate",
+            "learning rates tried",
+            *(f"{cost}, step {points[i]}" for i in (tenth, third)),
+            "at the end",
+        ]
         header += ["median at the end"] if median else []
         rows = [
             [
@@ -52,7 +58,7 @@ class Contest(NamedTuple):
         """Seeds and steps in words."""
         seeds, trials = self.budget.seeds, self.budget.trials
         return (
-            f"{self.budget.steps} steps, seeds {seeds[0]} to {seeds[-1]}; rates chosen on "
+            f"{self.budget.steps} steps, seeds {seeds[0]} to {seeds[-1]}; learning rates chosen on "
             f"seed{'' if trials == 1 else 's'} 100{'' if trials == 1 else f' to {99 + trials}'}."
         )
 

@@ -2,7 +2,8 @@
 
 Kingma & Ba (2015), section 6.3 and figure 3, found that Adam and AdaGrad progress rapidly at first, that Adam and SGD
 converge considerably faster than AdaGrad in the end, and that Adam is marginally better than SGD with momentum. Two
-convolutions of stride 2 with 16 and 32 channels, one hidden layer of 64, rectified linear units, constant rates.
+convolutions of stride 2 with 16 and 32 channels, one hidden layer of 64, rectified linear units, constant learning
+rates.
 """
 
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from claims import AHEAD, LEVEL, Claim, ahead, level
 from contest import contest
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from methods import ADAGRAD, ADAM, METHODS, NESTEROV
 from problems import convolutional
 from report import Data, Experiment, Result, main
@@ -49,26 +51,25 @@ def measure(quick: bool) -> Result:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, (axis,) = panels(1, width=6.4, height=4.4)
+    figure, (axis,) = panels(height=4.2)
     bands(axis, data)
     axis.set(yscale="log", xlabel="step", ylabel="training cost (nats)")
     finish(figure, path, axis)
 
 
-READING = """The network fits its data, so the cost has no floor, and at rates as large as the search prefers it
-jumps now and then in single seeds, late ones included. A few seeds decide the means: medians are up to
-forty times lower. A first run with five seeds, before this one with ten, had Adam and SGD the other way
-round (0.0002 and 0.03). What both runs agree on: AdaGrad hardly jumps, leads in the middle and is slow
-at the end, and AdaDelta gets lowest in most seeds. The order of Adam and SGD is not decided by this
-problem."""
+READING = """The network fits its data, so the cost has no floor, and at learning rates as large as the search prefers
+it jumps now and then in single seeds, late ones included. A few seeds decide the means: medians are up to forty times
+lower. A first run with five seeds, before this one with ten, had Adam and SGD the other way round (0.0002 and 0.03).
+What both runs agree on: AdaGrad hardly jumps, leads in the middle and is slow at the end, and AdaDelta gets lowest in
+most seeds. The order of Adam and SGD is not decided by this problem."""
 
 EXPERIMENT = Experiment(
     "convolutional_network",
     __doc__,
     measure,
     draw,
-    "Training cost of a small convolutional network, each method at its best rate; line: mean, band: lowest to highest "
-    "seed.",
+    "Training cost of a small convolutional network, each method at its best learning rate; line: mean, band: lowest "
+    "to highest seed.",
     READING,
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from figures import COLOURS
+from figures import COLOURS, save
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)))
 
@@ -18,20 +18,6 @@ def style(index: int) -> dict[str, Any]:
     """Colours that colour-blind readers can tell apart; dashes say it once more, and go on where colours repeat."""
     dashes = DASHES[(index + index // len(COLOURS)) % len(DASHES)]
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dashes}
-
-
-def panels(columns: int, rows: int = 1, width: float = 4.4, height: float = 3.6, **shared: Any) -> tuple[Any, Any]:
-    """A figure and its axes in a list, row by row."""
-    import matplotlib as mpl  # noqa: PLC0415
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    size = (width * columns, height * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **shared)
-    for axis in axes.flat:
-        axis.grid(alpha=0.3)
-    return figure, list(axes.flat)
 
 
 def band(axis: Any, curve: Mapping[str, Sequence[float | None]], label: str, **drawn: Any) -> None:
@@ -47,17 +33,10 @@ def bands(axis: Any, curves: Mapping[str, Mapping[str, Sequence[float | None]]])
         band(axis, curve, name, **style(index))
 
 
-def finish(figure: Any, path: Path, legend: Any = None, columns: int = 5) -> None:
+def finish(figure: Any, path: Path, legend: Any = None) -> None:
     """One legend, that of an axis, below everything; numbers that can be read on logarithmic axes; then the file."""
     if legend is not None:
-        figure.legend(
-            *legend.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=columns,
-            frameon=False,
-            fontsize="small",
-        )
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+        below(figure, *legend.get_legend_handles_labels())
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
     for axis in figure.axes:
@@ -68,6 +47,16 @@ def finish(figure: Any, path: Path, legend: Any = None, columns: int = 5) -> Non
             )
             axis.yaxis.set_minor_locator(NullLocator())
             axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
-    plt.close(figure)
+
+def below(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend below everything, in as many columns as the width has room for."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in range(len(names), 0, -1):
+        drawn = figure.legend(handles, names, loc="outside lower center", ncols=columns)
+        if columns == 1 or drawn.get_window_extent(renderer).width < figure.bbox.width:
+            return
+        drawn.remove()

@@ -1,10 +1,10 @@
 """The family on one problem: how much do the variants of Adam differ once each has its own learning rate?
 
-Every optimizer that adamx exports, at its default hyperparameters, its rate tuned on the same grid with the same
-budget, without weight decay (so that AdamW, NAdamW and so on are the methods that they decay). The multilayer network
-with an L2 penalty of 1e-3, constant rates. One small problem and 1,000 steps decide nothing about the large ones that
-most of the variants were made for; what it shows is the size of the differences beside that of the seeds, and of the
-rate.
+Every optimizer that adamx exports, at its default hyperparameters, its learning rate tuned on the same grid with the
+same budget, without weight decay (so that AdamW, NAdamW and so on are the methods that they decay). The multilayer
+network with an L2 penalty of 1e-3, constant learning rates. One small problem and 1,000 steps decide nothing about the
+large ones that most of the variants were made for; what it shows is the size of the differences beside that of the
+seeds, and of the learning rate.
 """
 
 import functools
@@ -91,7 +91,7 @@ READING = """Eight of the eleven variants end within 4 % of Adam, which is less 
 and cautious AdamW end about a tenth lower, RAdam about a tenth higher; MARS also has other default
 decay rates, which this comparison does not take apart. AdEMAMix is made for runs so long that its slow
 average fills. A schedule buys more than any of them: plain Adam on this very problem ends at 0.089
-after a warm-up and a cosine, below the best of the family at a constant rate."""
+after a warm-up and a cosine, below the best of the family at a constant learning rate."""
 
 EXPERIMENT = Experiment(
     "family",

@@ -1,9 +1,9 @@
 """Logistic regression on digits: does Adam keep up with SGD with Nesterov's momentum, and leave AdaGrad behind?
 
 Kingma & Ba (2015), section 6.1, found for images of digits that Adam and SGD with Nesterov's momentum converge alike,
-and both faster than AdaGrad. Multiclass regression with an L2 penalty of 1e-3, rates `α/√t` as in the paper (AdaGrad's
-sum decays like that by itself). The cost is convex; shown is its excess over the minimum, which L-BFGS finds from the
-whole training set.
+and both faster than AdaGrad. Multiclass regression with an L2 penalty of 1e-3, learning rates `α/√t` as in the paper
+(AdaGrad's sum decays like that by itself). The cost is convex; shown is its excess over the minimum, which L-BFGS finds
+from the whole training set.
 """
 
 import sys
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from claims import AHEAD, LEVEL, Claim, ahead, level
 from contest import contest
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from methods import ADADELTA, ADAGRAD, ADAM, NESTEROV, RMSPROP, decayed
 from problems import logistic
 from report import Data, Experiment, Result, main
@@ -66,16 +67,16 @@ def measure(quick: bool) -> Result:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, (axis,) = panels(1, width=6.4, height=4.4)
+    figure, (axis,) = panels(height=4.2)
     bands(axis, data)
     axis.set(xscale="log", yscale="log", xlabel="step", ylabel="training cost above its minimum (nats)")
     finish(figure, path, axis)
 
 
-READING = """Momentum SGD was ahead of all adaptive methods at every evaluation, and at the end by a third. "Similar"
-is true of the cost itself, where Adam and SGD differ by less than a thousandth of a nat, and not of the
-excess, by which it was judged. That Adam is ahead of AdaGrad depends on how closely the rate is looked for: with the
-wide search alone, of rates a factor of √10 apart, it did not hold; with the finer second search, which the page has
+READING = """Momentum SGD was ahead of all adaptive methods at every evaluation, and at the end by a third. "Similar" is
+true of the cost itself, where Adam and SGD differ by less than a thousandth of a nat, and not of the excess, by which
+it was judged. That Adam is ahead of AdaGrad depends on how closely the learning rate is looked for: with the wide
+search alone, of learning rates a factor of √10 apart, it did not hold; with the finer second search, which the page has
 now for all programs, it does."""
 
 EXPERIMENT = Experiment(
@@ -83,8 +84,8 @@ EXPERIMENT = Experiment(
     __doc__,
     measure,
     draw,
-    "Excess training cost of logistic regression on the digits, each method at its best rate; line: mean, band: lowest "
-    "to highest seed.",
+    "Excess training cost of logistic regression on the digits, each method at its best learning rate; line: mean, "
+    "band: lowest to highest seed.",
     READING,
 )
 

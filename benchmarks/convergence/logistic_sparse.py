@@ -12,7 +12,8 @@ from pathlib import Path
 
 from claims import AHEAD, LEVEL, Claim, ahead, level
 from contest import Contest, contest
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from methods import ADAGRAD, ADAM, NESTEROV, decayed
 from report import Data, Experiment, Result, main
 from tuning import Budget
@@ -57,7 +58,7 @@ def measure(quick: bool) -> Result:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, axes = panels(2)
+    figure, axes = panels(2, height=3.8)
     for axis, (noise, curves) in zip(axes, data.items(), strict=True):
         bands(axis, curves)
         axis.set(title=noise, yscale="log", xlabel="step", ylabel="training cost (nats)")
@@ -69,7 +70,7 @@ RMSProp and AdaDelta, whose averages remember 10 and 20 steps, about as long as 
 come again, end beside SGD. Adam stays behind AdaGrad without dropout by more than the tenth that was
 allowed. With dropout the order is the same, but all end close together, and AdaGrad's lead over SGD,
 real as it is, is smaller than the margin set for "large". An earlier version of this problem had fewer
-documents than words: its classes could be separated, and the best rate was as large as could be. It was
+documents than words: its classes could be separated, and the best learning rate was as large as could be. It was
 replaced before this run."""
 
 EXPERIMENT = Experiment(
@@ -77,8 +78,8 @@ EXPERIMENT = Experiment(
     __doc__,
     measure,
     draw,
-    "Training cost of logistic regression on generated bags of words, each method at its best rate; line: mean, band: "
-    "lowest to highest seed.",
+    "Training cost of logistic regression on generated bags of words, each method at its best learning rate; line: "
+    "mean, band: lowest to highest seed.",
     READING,
 )
 

@@ -22,7 +22,7 @@ METHODS: dict[str, Build] = {
 
 
 def over_root(build: Build) -> Build:
-    """The same method with the rate `α/√t`."""
+    """The same method with the learning rate `α/√t`."""
 
     def scheduled(alpha: Rate) -> optax.GradientTransformation:
         return build(lambda count: alpha / jnp.sqrt(count + 1.0))

@@ -1,8 +1,8 @@
 """A multilayer network: is Adam ahead of the other methods, with dropout and without?
 
 Kingma & Ba (2015), section 6.2 and figure 2, found that Adam converges better than the other methods if there is
-dropout. Two hidden layers of 64 rectified linear units on the digits, dropout of one half after each, constant rates.
-With dropout the cost is that of the noisy network, with the same masks every time.
+dropout. Two hidden layers of 64 rectified linear units on the digits, dropout of one half after each, constant learning
+rates. With dropout the cost is that of the noisy network, with the same masks every time.
 """
 
 import sys
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from claims import AHEAD, Claim, ahead
 from contest import Contest, contest
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from methods import ADAM, METHODS
 from problems import perceptron
 from report import Data, Experiment, Result, main
@@ -42,7 +43,7 @@ def measure(quick: bool) -> Result:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, axes = panels(2)
+    figure, axes = panels(2, height=3.8)
     for axis, (noise, curves) in zip(axes, data.items(), strict=True):
         bands(axis, curves)
         axis.set(title=noise, yscale="log", xlabel="step", ylabel="training cost (nats)")
@@ -59,8 +60,8 @@ EXPERIMENT = Experiment(
     __doc__,
     measure,
     draw,
-    "Training cost of a network with two hidden layers, each method at its best rate; line: mean, band: lowest to "
-    "highest seed.",
+    "Training cost of a network with two hidden layers, each method at its best learning rate; line: mean, band: "
+    "lowest to highest seed.",
     READING,
 )
 

@@ -18,7 +18,7 @@ class Player(NamedTuple):
     """One way to play.
 
     Attributes:
-        build: from the rate, β1 and β2 of this step to a transformation; all have one layout of the state.
+        build: from the learning rate, β1 and β2 of this step to a transformation; all have one layout of the state.
         decay: λ of `β1,t = β1 λ^(t-1)`.
         power: of `α_t = α / t^power`.
     """

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from claims import Claim, spread
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from online import PLAYERS, play, slope
 from report import Data, Experiment, Result, Table, curve, main
 
@@ -36,7 +37,7 @@ def gradients(kind: str, seed: jax.Array, blocks: int, steps: int) -> jax.Array:
 
 
 def regrets(kind: str, seeds: int, blocks: int, steps: int) -> dict[str, np.ndarray]:
-    """The regret of each player after each block, `(rates, seeds, blocks)`."""
+    """The regret of each player after each block, `(learning rates, seeds, blocks)`."""
 
     def loss(x: jax.Array, gradient: jax.Array) -> jax.Array:
         return gradient * x
@@ -80,7 +81,7 @@ def measure(quick: bool) -> Result:
         f"Regret after T = {points[-1]:,} losses; the exponent p of T^p that fits its last nine tenths; and what the "
         "last tenth added, as a share of what the worst point would have"
     )
-    table = Table(caption, ["", "rate", "regret / T", "exponent", "share of the worst"], rows)
+    table = Table(caption, ["", "learning rate", "regret / T", "exponent", "share of the worst"], rows)
     setting = f"{points[-1]:,} losses; at random with seeds 0 to 4; the periodic stream is played once."
     return Result(setting, [table], judge(shares), data)
 
@@ -92,24 +93,26 @@ def judge(shares: dict[tuple[str, str], np.ndarray]) -> list[Claim]:
     def of(*names: str) -> np.ndarray:
         return np.array([shares[kind, name] for kind in STREAMS for name in names])
 
-    at = f"shares at the rates {RATES}: "
+    at = f"shares at the learning rates {RATES}: "
     return [
         Claim(
             "Adam's regret is O(√T) for every stream of convex losses (Kingma & Ba, theorem 4.1)",
-            f"β1 decays: the last tenth adds less than {LINEAR} of the worst point's at every rate, on both streams",
+            f"β1 decays: the last tenth adds less than {LINEAR} of the worst point's at every learning rate, on both "
+            "streams",
             bool((of("Adam, β1 decays") < LINEAR).all()),
             at + words("Adam, β1 decays"),
         ),
         Claim(
             "Adam's regret grows linearly on these streams (Reddi, Kale & Kumar, theorems 1 to 3)",
-            f"the last tenth adds at least {LINEAR} of the worst point's at every rate, on both, β1 decaying or not "
-            "(the first criterion, an exponent above 0.95, failed at the rate 10, where the start still costs more)",
+            f"the last tenth adds at least {LINEAR} of the worst point's at every learning rate, on both, β1 decaying "
+            "or not (the first criterion, an exponent above 0.95, failed at the learning rate 10, where the start "
+            "still costs more)",
             bool((of("Adam", "Adam, β1 decays") >= LINEAR).all()),
             at + words("Adam"),
         ),
         Claim(
             "AMSGrad's does not (Reddi, Kale & Kumar, section 5)",
-            f"at its best rate the last tenth adds less than {SUBLINEAR} of the worst point's, on both",
+            f"at its best learning rate the last tenth adds less than {SUBLINEAR} of the worst point's, on both",
             bool((of("AMSGrad").min(axis=1) < SUBLINEAR).all()),
             at + words("AMSGrad"),
         ),
@@ -117,7 +120,7 @@ def judge(shares: dict[tuple[str, str], np.ndarray]) -> list[Claim]:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, axes = panels(2, sharey=True)
+    figure, axes = panels(2, height=3.8, sharey=True)
     for axis, (kind, players) in zip(axes, data.items(), strict=True):
         bands(axis, players)
         axis.set(title=f"1010 x {kind}", xscale="log", yscale="log", xlabel="T, number of losses")
@@ -126,7 +129,7 @@ def draw(data: Data, path: Path) -> None:
 
 
 READING = """Adam is driven to +1, the worst point, and stays there, with β1 that decays as in the theorem as well:
-the theorem does not hold as stated. AMSGrad's regret per loss falls, at a rate that suits: at 0.1 it
+the theorem does not hold as stated. AMSGrad's regret per loss falls, at a learning rate that suits: at 0.1 it
 has not yet arrived after all these steps. On the random stream its seeds differ widely; all of them
 fall at the end."""
 
@@ -135,8 +138,8 @@ EXPERIMENT = Experiment(
     __doc__,
     measure,
     draw,
-    "Mean regret of Adam and AMSGrad, each at the best of its three rates; a curve that stays level is regret that "
-    "grows linearly. Line: mean, band: lowest to highest seed.",
+    "Mean regret of Adam and AMSGrad, each at the best of its three learning rates; a curve that stays level is "
+    "regret that grows linearly. Line: mean, band: lowest to highest seed.",
     READING,
 )
 

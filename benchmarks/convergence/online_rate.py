@@ -1,4 +1,4 @@
-"""On a stream of convex losses that are drawn alike: does Adam's regret grow like √T if its rate falls like 1/√t?
+"""On convex losses that are drawn alike: does Adam's regret grow like √T if its learning rate falls like 1/√t?
 
 Kingma & Ba (2015), theorem 4.1 and corollary 4.2: regret O(√T) with `α_t = α/√t` and `β1,t = β1 λ^(t-1)`. The loss is
 `Σ_i w_i |x_i - c_i|` in 10 dimensions on [-1, 1], with weights from 0.01 to 100 and c drawn anew for each loss, from a
@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from claims import Claim, spread
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from online import PLAYERS, Player, play, slope
 from report import Data, Experiment, Result, Table, curve, main
 
@@ -22,11 +23,11 @@ import adamx
 
 DIMENSIONS, ALPHA, B1, B2 = 10, 0.1, 0.9, 0.999
 WEIGHTS = np.geomspace(0.01, 100, DIMENSIONS)
-THEOREM = "rate falls like 1/√t, β1 decays"
+THEOREM = "learning rate falls like 1/√t, β1 decays"
 WAYS = {
     THEOREM: PLAYERS["Adam, β1 decays"],
-    "rate falls like 1/√t": PLAYERS["Adam"],
-    "constant rate": Player(adamx.adam, power=0.0),
+    "learning rate falls like 1/√t": PLAYERS["Adam"],
+    "constant learning rate": Player(adamx.adam, power=0.0),
 }
 ROOT, LINEAR = 0.55, 0.9
 
@@ -71,15 +72,15 @@ def measure(quick: bool) -> Result:
     )
     claims = [
         Claim(
-            "Adam's regret is O(√T) if its rate falls like 1/√t and β1 decays, on this stream (corollary 4.2)",
+            "Adam's regret is O(√T) if its learning rate falls like 1/√t and β1 decays, on this stream (corollary 4.2)",
             f"the exponent is below {ROOT} in the mean over the seeds",
             bool(slopes[THEOREM].mean() < ROOT),
             f"exponent {spread(slopes[THEOREM])}",
         ),
         Claim(
-            "the decay of the rate is needed: with a constant one the regret grows linearly",
+            "the decay of the learning rate is needed: with a constant one the regret grows linearly",
             f"the exponent is above {LINEAR} in the mean over the seeds",
-            bool(slopes["constant rate"].mean() > LINEAR),
+            bool(slopes["constant learning rate"].mean() > LINEAR),
             f"exponent {spread(slopes['constant rate'])}",
         ),
     ]
@@ -91,7 +92,7 @@ def data(total: np.ndarray, regret: dict[str, np.ndarray]) -> Data:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, (axis,) = panels(1, width=6.4, height=4.4)
+    figure, (axis,) = panels(height=4.2)
     bands(axis, data)
     first = data[THEOREM]
     guide = first["mean"][0] * (np.array(first["x"]) / first["x"][0]) ** 0.5
@@ -101,7 +102,7 @@ def draw(data: Data, path: Path) -> None:
 
 
 READING = """The exponent is a little below one half because the first steps, from the wrong place, still weigh in.
-Whether β1 decays makes no difference here; the decay of the rate makes all of it."""
+Whether β1 decays makes no difference here; the decay of the learning rate makes all of it."""
 
 EXPERIMENT = Experiment(
     "online_rate",

@@ -16,7 +16,7 @@ is written by `python benchmarks/convergence/run_all.py`; `--page-only` writes i
 How to read it: seeds fix the start, the batches and the noise, equally for all methods of a comparison. "±" is the
 standard deviation over the seeds. In a comparison each method has its own learning rate, the best of a grid that is
 the same for all and was widened until the best was inside; the search used other seeds than the report
-(`benchmarks/convergence/tuning.py`). "Rate" means learning rate. Costs are those of training, as in the paper: these
+(`benchmarks/convergence/tuning.py`). Costs are those of training, as in the paper: these
 are claims about optimization. The models and data are small. What holds here need not hold at scale, and what does
 not hold here may.
 """

@@ -2,8 +2,8 @@
 
 Kingma & Ba (2015), section 2.1: the scale of the gradients does not change the step, since `(c m̂)/√(c² v̂) = m̂/√v̂`,
 if eps is 0. The gradient is multiplied by c, as it is if the loss is; and, a stronger test, every parameter's gradient
-by a factor of its own. Adam at the rate 0.001 with eps = 1e-30 and with the default 1e-8, SGD with Nesterov's momentum
-at 0.1, on the multilayer network.
+by a factor of its own. Adam at the learning rate 0.001 with eps = 1e-30 and with the default 1e-8, SGD with Nesterov's
+momentum at 0.1, on the multilayer network.
 """
 
 import sys
@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import optax
 from claims import Claim, spread
-from drawing import band, finish, panels, style
+from drawing import band, finish, style
+from figures import panels
 from problems import perceptron
 from report import Data, Experiment, Result, Table, curve, main
 from training import costs, end, trainer
@@ -99,18 +100,18 @@ def invariant(name: str, ratio: np.ndarray) -> Claim:
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, axes = panels(3, width=4.0, sharey=True)
+    figure, axes = panels(3, height=3.6, sharey=True)
     for axis, (name, curves) in zip(axes, data.items(), strict=True):
         for i, (factor, drawn) in enumerate(curves.items()):
             band(axis, drawn, f"loss times {factor}", **style(i))
         axis.set(title=name, xlabel="step", yscale="log", ylim=(2e-4, 10))
     axes[0].set_ylabel("training cost (nats)")
-    finish(figure, path, axes[0], columns=7)
+    finish(figure, path, axes[0])
 
 
 READING = """With eps out of the way the invariance is exact, to the bit for powers of two. The default eps of 1e-8
 is small beside the gradients of this network as they are, and not beside those of a loss that is 1e4 or
-1e6 times smaller: the cost then ends 13 % higher and 4.6 times as high. SGD's rate is tied to the scale
+1e6 times smaller: the cost then ends 13 % higher and 4.6 times as high. SGD's learning rate is tied to the scale
 of the loss: two powers of ten away from where it was set, it crawls or fails."""
 
 EXPERIMENT = Experiment(

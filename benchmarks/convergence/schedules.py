@@ -1,8 +1,9 @@
 """Learning rate schedules: does what falls end lower than what stays?
 
-Kingma & Ba (2015) take a constant rate, and `α/√t` where they prove something. Here: a constant, an exponential decay
-to a hundredth, one cycle, and a warm-up followed by a cosine, all from optax; each with its own peak, tuned alike.
-Adam on the multilayer network with an L2 penalty of 1e-3, which keeps the cost above zero and the minibatches noisy.
+Kingma & Ba (2015) take a constant learning rate, and `α/√t` where they prove something. Here: a constant, an
+exponential decay to a hundredth, one cycle, and a warm-up followed by a cosine, all from optax; each with its own peak,
+tuned alike. Adam on the multilayer network with an L2 penalty of 1e-3, which keeps the cost above zero and the
+minibatches noisy.
 """
 
 import sys
@@ -13,7 +14,8 @@ import numpy as np
 import optax
 from claims import AHEAD, Claim, ahead
 from contest import contest
-from drawing import bands, finish, panels, style
+from drawing import bands, finish, style
+from figures import panels
 from problems import perceptron
 from report import Data, Experiment, Result, main
 from training import Build, Rate
@@ -48,7 +50,7 @@ def measure(quick: bool) -> Result:
     found = contest(problem, {name: adam(schedule) for name, schedule in shapes.items()}, budget)
     claims = [
         Claim(
-            f"{name} ends lower than a constant rate",
+            f"{name} ends lower than a constant learning rate",
             AHEAD,
             ahead(found.end(name), found.end(CONSTANT)),
             found.ends(name, CONSTANT),
@@ -62,13 +64,13 @@ def measure(quick: bool) -> Result:
         rates = np.array([float(schedule(count)) for count in counts])
         data["rates"][name] = {"x": counts.tolist(), "y": (found.found[name].rate * rates).tolist()}
     table = found.table(
-        "Training cost with the penalty, nats, mean ± s.d. over the seeds; the rate is the peak", "cost"
+        "Training cost with the penalty, nats, mean ± s.d. over the seeds; the learning rate is the peak", "cost"
     )
     return Result(found.setting(), [table], claims, data)
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, axes = panels(2)
+    figure, axes = panels(2, height=3.8)
     for i, (name, drawn) in enumerate(data["rates"].items()):
         axes[0].plot(drawn["x"], drawn["y"], label=name, linewidth=1.4, **style(i))
     axes[0].set(yscale="log", ylim=(1e-5, None), xlabel="step", ylabel="learning rate (units of a parameter)")
@@ -77,8 +79,8 @@ def draw(data: Data, path: Path) -> None:
     finish(figure, path, axes[1])
 
 
-READING = """The schedules that fall afford a peak three to seven times the best constant rate, are behind at first,
-and end lower with a far smaller spread over the seeds."""
+READING = """The schedules that fall afford a peak three to seven times the best constant learning rate, are behind at
+first, and end lower with a far smaller spread over the seeds."""
 
 EXPERIMENT = Experiment(
     "schedules",

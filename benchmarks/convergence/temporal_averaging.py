@@ -2,8 +2,9 @@
 
 Kingma & Ba (2015), section 7.2: the last parameters are noisy, and an average of parameters is often better, `θ̄_t = β
 θ̄_{t-1} + (1-β) θ_t` divided by `1-β^t`. That is `optax.ema` of the parameters. Logistic regression on the digits from
-a random start, Adam at constant rates; for each of the averages and for the last parameters the best rate of the same
-grid, in powers of √10, on the seeds that are reported. Shown is the excess of the training cost over its minimum.
+a random start, Adam at constant learning rates; for each of the averages and for the last parameters the best learning
+rate of the same grid, in powers of √10, on the seeds that are reported. Shown is the excess of the training cost over
+its minimum.
 """
 
 import sys
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from claims import AHEAD, Claim, ahead, spread
-from drawing import bands, finish, panels
+from drawing import bands, finish
+from figures import panels
 from logistic_digits import minimum
 from problems import dense, logistic
 from report import Data, Experiment, Result, Table, curve, main
@@ -75,12 +77,12 @@ def measure(quick: bool) -> Result:
         [name, f"{rates[i]:.2g}{'' if 0 < i < len(rates) - 1 else ' (edge)'}", spread(c[:, early - 1]), spread(end(c))]
         for (name, c), i in zip(curves.items(), best.values(), strict=True)
     ]
-    header = ["", "best rate", f"excess, step {early * every}", "at the end"]
+    header = ["", "best learning rate", f"excess, step {early * every}", "at the end"]
     table = Table(
         f"Excess of the training cost over its minimum, {lowest:.5f} nats, mean ± s.d. over the seeds", header, rows
     )
     data = {name: curve(every * np.arange(1, c.shape[1] + 1), c) for name, c in curves.items()}
-    setting = f"{steps} steps, seeds 0 to {seeds - 1}, {len(rates)} rates from {rates[0]:g} to {rates[-1]:g}."
+    setting = f"{steps} steps, seeds 0 to {seeds - 1}, {len(rates)} learning rates from {rates[0]:g} to {rates[-1]:g}."
     return Result(setting, [table], judge(curves, found[LAST], best, found, early), data)
 
 
@@ -88,7 +90,7 @@ def judge(curves: dict[str, np.ndarray], last: np.ndarray, best: dict[str, int],
     claims = [
         Claim(
             f"the average with β = {decay} ends better than the last parameters (Kingma & Ba, section 7.2)",
-            f"each at its best rate: {AHEAD}",
+            f"each at its best learning rate: {AHEAD}",
             ahead(end(curves[f"average, β = {decay}"]), end(curves[LAST])),
             f"average {spread(end(curves[f'average, β = {decay}']))}, last {spread(end(curves[LAST]))}",
         )
@@ -100,7 +102,8 @@ def judge(curves: dict[str, np.ndarray], last: np.ndarray, best: dict[str, int],
     claims.append(
         Claim(
             "without the correction the average is worse at first (Kingma & Ba, section 7.2)",
-            f"β = {DECAYS[-1]}, at the best rate of the corrected one, after a twentieth of the steps: {AHEAD}",
+            f"β = {DECAYS[-1]}, at the best learning rate of the corrected one, after a twentieth of the steps: "
+            f"{AHEAD}",
             ahead(ours, theirs),
             f"corrected {spread(ours)}, uncorrected {spread(theirs)}",
         )
@@ -109,13 +112,13 @@ def judge(curves: dict[str, np.ndarray], last: np.ndarray, best: dict[str, int],
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, (axis,) = panels(1, width=6.4, height=4.6)
+    figure, (axis,) = panels(height=4.4)
     bands(axis, data)
     axis.set(xscale="log", yscale="log", xlabel="step", ylabel="training cost above its minimum (nats)")
-    finish(figure, path, axis, columns=3)
+    finish(figure, path, axis)
 
 
-READING = """The longer the average, the better it ended here; the longest affords a larger rate than the last
+READING = """The longer the average, the better it ended here; the longest affords a larger learning rate than the last
 parameters do. Without the correction the average of β = 0.999 has not forgotten the start after 2,000
 steps: 0.999^2000 is 13 %."""
 
@@ -124,8 +127,8 @@ EXPERIMENT = Experiment(
     __doc__,
     measure,
     draw,
-    "Excess training cost of the last parameters and of their averages, each at its best rate. Line: mean, band: "
-    "lowest to highest seed.",
+    "Excess training cost of the last parameters and of their averages, each at its best learning rate. Line: mean, "
+    "band: lowest to highest seed.",
     READING,
 )
 

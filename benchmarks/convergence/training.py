@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 def trainer(problem: Problem, build: Build, steps: int, every: int) -> Lanes:
-    """A compiled function from rates and seeds, a pair for each lane, to training costs, `(lanes, steps/every)`.
+    """Compiled: from learning rates and seeds, a pair for each lane, to training costs, `(lanes, steps/every)`.
 
     A seed names the start, the batches and the noise: whatever is trained from it meets the same.
     """

@@ -2,11 +2,11 @@
 
 Kingma & Ba (2015), section 2.1: the effective step `Δ_t = α m̂/√v̂` is bounded by α (1-β1)/√(1-β2) where (1-β1) >
 √(1-β2), else by α; in common cases α is about the bound, the radius of a trust region. At the default decay rates the
-first case applies: 3.16 α. What holds for every stream is Cauchy-Schwarz, `|Δ_t| <= α √(Σ a_i²/b_i)` with the weights
-a and b of the gradients in m̂ and v̂: 7.27 α in the limit, reached by gradients that grow like `(β2/β1)^i`. And m̂/√v̂
-is read as a signal-to-noise ratio, which comes closer to 0 towards an optimum. For uncorrelated noise that stays alike
-the root of its mean square is √((1-β1)/(1+β1)) = 0.23; it falls below that only where gradients shrink before v
-forgets the larger ones. The network is the multilayer one without a penalty, rate 0.001; with minibatches and with the
+first case applies: 3.16 α. What holds for every stream is Cauchy-Schwarz, `|Δ_t| <= α √(Σ a_i²/b_i)` with the weights a
+and b of the gradients in m̂ and v̂: 7.27 α in the limit, reached by gradients that grow like `(β2/β1)^i`. And m̂/√v̂ is
+read as a signal-to-noise ratio, which comes closer to 0 towards an optimum. For uncorrelated noise that stays alike the
+root of its mean square is √((1-β1)/(1+β1)) = 0.23; it falls below that only where gradients shrink before v forgets the
+larger ones. The network is the multilayer one without a penalty, learning rate 0.001; with minibatches and with the
 whole training set.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 import optax
 from bounds import B1, B2, EPS, FLOOR, PAPER, bounds, worst_stream
 from claims import Claim, spread
-from drawing import band, finish, panels, style
+from drawing import band, finish, style
+from figures import panels
 from problems import perceptron
 from report import Data, Experiment, Result, Table, curve, main
 from training import BATCH
@@ -80,8 +81,8 @@ def measure(quick: bool) -> Result:
     ]
     header = [
         "",
-        "longest / rate",
-        "longer than the rate",
+        "longest / learning rate",
+        "longer than the learning rate",
         "longest / bound",
         "in the first tenth",
         "in the last tenth",
@@ -111,13 +112,13 @@ def judge(found: Any, limit: np.ndarray, signal: Any, last: float, long: int) ->
     ends = "; ".join(f"{kind}: from {spread(a)} to {spread(b)}" for kind, (a, b) in signal.items())
     return [
         Claim(
-            "steps of a training run are approximately bounded by the rate (Kingma & Ba, section 2.1)",
+            "steps of a training run are approximately bounded by the learning rate (Kingma & Ba, section 2.1)",
             f"at least {MOST:.0%} of them are no longer, and none is longer than the paper's {PAPER:.2f} times",
             small >= MOST and longest <= PAPER,
             f"{small:.2%} are no longer, the longest is {longest:.2f} times",
         ),
         Claim(
-            f"no gradients make a step longer than {PAPER:.2f} times the rate (Kingma & Ba, section 2.1)",
+            f"no gradients make a step longer than {PAPER:.2f} times the learning rate (Kingma & Ba, section 2.1)",
             "the worst stream does not",
             last <= PAPER,
             f"it makes one of {last:.3f} times",
@@ -144,11 +145,11 @@ def judge(found: Any, limit: np.ndarray, signal: Any, last: float, long: int) ->
 
 
 def draw(data: Data, path: Path) -> None:
-    figure, axes = panels(3, width=4.0)
+    figure, axes = panels(3, height=3.6)
     for axis, (name, label) in zip(
         axes,
         (
-            ("longest", "longest step / rate"),
+            ("longest", "longest step / learning rate"),
             ("signal", "root mean square of m̂/√v̂"),
             ("cost", "loss of the batch (nats)"),
         ),
@@ -165,19 +166,19 @@ def draw(data: Data, path: Path) -> None:
     finish(figure, path, axes[0])
 
 
-READING = """Nearly all steps are shorter than the rate, but not as nearly all as was asked without minibatches, and
-the longest, in plain training, exceed both the rate and the paper's bound: a gradient that has been
-small and then grows, which is what the worst stream does. The ratio of signal to noise falls to below
-what stationary noise would give, since the gradients shrink and v remembers those of the last thousand
-steps; with minibatches not to the value that was called 0."""
+READING = """Nearly all steps are shorter than the learning rate, but not as nearly all as was asked without
+minibatches, and the longest, in plain training, exceed both the learning rate and the paper's bound: a gradient that
+has been small and then grows, which is what the worst stream does. The ratio of signal to noise falls to below what
+stationary noise would give, since the gradients shrink and v remembers those of the last thousand steps; with
+minibatches not to the value that was called 0."""
 
 EXPERIMENT = Experiment(
     "trust_region",
     __doc__,
     measure,
     draw,
-    "Left: the longest step of any parameter over the rate, and two bounds; middle: the size of a typical one; right: "
-    "the training loss. Line: mean, band: lowest to highest seed.",
+    "Left: the longest step of any parameter over the learning rate, and two bounds; middle: the size of a typical "
+    "one; right: the training loss. Line: mean, band: lowest to highest seed.",
     READING,
 )
 

@@ -1,9 +1,9 @@
 """A learning rate for everyone, found in one way: the same grid, the same seeds, and a grid that is wide enough.
 
-A method starts from ten rates, powers of √10 between 1e-4 and 3.2. Where its best one lies at an edge, five more are
-tried beyond that edge, until it does not; then four more between the best one and its neighbours, a factor of 1.47
-apart. Best is the lowest mean cost at the end. The seeds of the search (from 100) are not those of the report (from
-0).
+A method starts from ten learning rates, powers of √10 between 1e-4 and 3.2. Where its best one lies at an edge, five
+more are tried beyond that edge, until it does not; then four more between the best one and its neighbours, a factor of
+1.47 apart. Best is the lowest mean cost at the end. The seeds of the search (from 100) are not those of the report
+(from 0).
 """
 
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Budget(NamedTuple):
     Attributes:
         steps: of one run.
         every: steps between two evaluations of the training cost.
-        trials: seeds for each rate of the search; the report has five times as many.
+        trials: seeds for each learning rate of the search; the report has five times as many.
     """
 
     steps: int
@@ -42,11 +42,11 @@ class Budget(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """A method at its best rate.
+    """A method at its best learning rate.
 
     Attributes:
         rate: the best one.
-        tried: how many rates were.
+        tried: how many learning rates were.
         inside: whether the best one is inside the grid at last.
         curves: training costs of the report, `(seeds, points)`.
     """
@@ -62,7 +62,7 @@ class Tuned(NamedTuple):
 
 
 def tuned(problem: Problem, build: Build, budget: Budget) -> Tuned:
-    """Searches the rate, then trains anew with it, from other seeds."""
+    """Searches the learning rate, then trains anew with it, from other seeds."""
     lanes = trainer(problem, build, budget.steps, budget.every)
     trials = 100 + np.arange(budget.trials)
     found: dict[float, float] = {}

@@ -81,7 +81,7 @@ def measure(quick: bool) -> Result:
             "the decay of the learning rate is needed: with a constant one the regret grows linearly",
             f"the exponent is above {LINEAR} in the mean over the seeds",
             bool(slopes["constant learning rate"].mean() > LINEAR),
-            f"exponent {spread(slopes['constant rate'])}",
+            f"exponent {spread(slopes['constant learning rate'])}",
         ),
     ]
     return Result(f"{total[-1]:,} losses, seeds 0 to {seeds - 1}.", [table], claims, data(total, regret))

@@ -33,7 +33,19 @@ WRAPPERS = {
     "master weights": (adamx.with_master_weights, "bfloat16"),
     "stochastic rounding": (adamx.with_stochastic_rounding, "bfloat16"),
 }
-SHAPES = {"vector": (16384,), "matrix": (80, 384), "three": (3, 48, 256), "four": (2, 3, 40, 128), "odd": (37, 1024)}
+SHAPES = {
+    "vector": (16384,),
+    "tiles of a vector": (301 * 1024,),
+    "matrix": (80, 384),
+    "three": (3, 48, 256),
+    "four": (2, 3, 40, 128),
+    "odd": (37, 1024),
+    "one block a row": (300, 128),
+    "shard": (16, 1024),
+    "few blocks": (24, 768),
+    "odd shard": (11, 128 * 138),
+    "many blocks": (9, 128 * 200),
+}
 OUTSIDE = {"small": (2, 128), "narrow": (1024, 24)}
 RATE = 0.125
 BAR = {"float32": 4, "bfloat16": 2}

@@ -55,8 +55,8 @@ def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
 def _in_vectors(shape: Sequence[int], block: int) -> bool:
     """Whether the vectors of a TPU hold whole blocks of a leaf, and most of each is filled."""
     if len(shape) == 1:
-        return block == LANES and shape[0] % (SUBLANES * LANES) == 0
-    return block % LANES == 0 and shape[-2] >= SUBLANES
+        return block % LANES == 0 and shape[0] % (SUBLANES * LANES) == 0
+    return block % LANES == 0 and 2 * shape[-2] >= SUBLANES
 
 
 def problem(form: Form, platform: str) -> str:
@@ -195,4 +195,4 @@ def _call(step: Callable[..., Leaf], view: View, whole: Leaf, scalars: Scalars, 
 
 def _of_blocks(stored: Any) -> Any:
     """Whether each array has numbers of blocks, rather than one an element."""
-    return Quantized(False, True) if is_quantized(stored) else False
+    return Quantized._make((False, True)) if is_quantized(stored) else False

@@ -2,8 +2,8 @@
 
 A tile is a block of neighbours wide, so that what its rows have in common is a maximum along its last axis. On a GPU an
 array lies in memory row by row: each block is a row of a matrix, whatever axes there were. On a TPU the last two axes
-lie there in tiles, and a view must leave them alone. XLA also permutes the axes of scales there, so that their tiles are
-full: the view transposes them in the same way, so that nothing is copied.
+lie there in tiles, and a view must leave them alone. XLA also permutes the axes of scales there, so that their tiles
+are full. The view transposes them in the same way, so that nothing is copied.
 """
 
 import math
@@ -23,8 +23,8 @@ LANES = 128
 """The width of a vector on a TPU, and of a tile without blocks."""
 SUBLANES = 8
 """The height of a vector on a TPU."""
-TPU_ROWS = 256
-"""Rows of a tile on a TPU."""
+TPU_TILE = 256 * LANES
+"""Elements of a tile on a TPU, unless `LANES` rows are more: scales of fewer rows fill no vector."""
 ROWS, BLOCKS, NUMBERS = 1, 2, 3
 """The axes of scales, seen as (outer, inner, blocks, 2)."""
 
@@ -68,7 +68,7 @@ class View(NamedTuple):
         wide: how many blocks of a tile lie side by side.
         strides: what an index adds to the place of its element, for each axis of `outer`, of `inner` and the last.
         order: the axes of scales, seen as (outer, inner, blocks, 2), as they lie in memory.
-        eights: whether arrays with a number an element are seen as (inner / 8, 8, last), as a vector lies on a TPU.
+        vectors: whether arrays with a number an element are seen as (n / 1024, 8, 128), as one axis lies on a TPU.
     """
 
     outer: tuple[int, ...]
@@ -79,7 +79,7 @@ class View(NamedTuple):
     wide: int
     strides: tuple[int, ...]
     order: tuple[int, ...]
-    eights: bool = False
+    vectors: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,10 +101,10 @@ class View(NamedTuple):
         """The tiles of an array with a number an element."""
 
         def tile(outer: Any, row: Any, column: Any) -> tuple[Any, ...]:
-            return (row, outer, column) if self.eights else (outer, row, column)
+            return (row, outer, column) if self.vectors else (outer, row, column)
 
-        if self.eights:
-            return pl.BlockSpec((self.rows // SUBLANES, SUBLANES, self.block), tile)
+        if self.vectors:
+            return pl.BlockSpec((self.rows * self.block // (SUBLANES * LANES), SUBLANES, LANES), tile)
         return pl.BlockSpec((None, self.rows, self.wide * self.block), tile)
 
     def numbers(self) -> pl.BlockSpec:
@@ -122,7 +122,7 @@ class View(NamedTuple):
         outer, inner, last = self.shape
         if scales:
             return jnp.reshape(x, (outer, inner, last // self.block, 2)).transpose(self.order)
-        return jnp.reshape(x, (inner // SUBLANES, SUBLANES, last) if self.eights else self.shape)
+        return jnp.reshape(x, (-1, SUBLANES, LANES) if self.vectors else self.shape)
 
     def back(self, x: jax.Array, like: jax.Array, *, scales: bool) -> jax.Array:
         """The inverse, in the shape of another array."""
@@ -135,14 +135,14 @@ class View(NamedTuple):
 
     def read(self, elements: Any) -> jax.Array:
         """A tile as a matrix."""
-        if self.eights:
+        if self.vectors:
             return jnp.reshape(elements[...], (self.rows, self.block))
         return self.stacked(lambda i: elements[:, i * self.block : (i + 1) * self.block])
 
     def write(self, elements: Any, x: jax.Array) -> None:
         """The inverse."""
-        if self.eights:
-            elements[...] = jnp.reshape(x, (-1, SUBLANES, self.block))
+        if self.vectors:
+            elements[...] = jnp.reshape(x, (-1, SUBLANES, LANES))
             return
         for i in range(self.wide):
             elements[:, i * self.block : (i + 1) * self.block] = x[i * self.rows : (i + 1) * self.rows]
@@ -185,17 +185,22 @@ def view_of(shape: Sequence[int], block: int, platform: str) -> View:
         rows = math.gcd(math.prod(inner), max(1, gpu_tiles().elements // block))
         strides = (*axes[:-1], block * axes[-1] % 2**32, axes[-1])
         return View((), inner, block, block, rows, 1, strides, (0, ROWS, BLOCKS, NUMBERS))
+    most = max(LANES, TPU_TILE // block)
     if len(shape) == 1:
         inner = (shape[0] // block,)
-        rows = min(inner[0], TPU_ROWS)
-        return View((), inner, block, block, rows, 1, (block, 1), (0, BLOCKS, NUMBERS, ROWS), eights=True)
+        rows = min(inner[0], most)
+        return View((), inner, block, block, rows, 1, (block, 1), (0, BLOCKS, NUMBERS, ROWS), vectors=True)
     rows, blocks = shape[-2], shape[-1] // block
+    wide = math.gcd(blocks, _power_of_two(TPU_TILE // (block * max(rows, SUBLANES))))
     # As XLA lays scales down: with the fewest numbers when they fill whole vectors.
     by_row = blocks * -(-rows // LANES) < rows * -(-blocks // LANES)
     order = (0, BLOCKS, NUMBERS, ROWS) if by_row else (0, ROWS, NUMBERS, BLOCKS)
-    height = min(rows, TPU_ROWS)
-    wide = math.gcd(blocks, 1 << (TPU_ROWS // height).bit_length() - 1)
-    return View(tuple(shape[:-2]), (rows,), shape[-1], block, height, wide, tuple(axes), order)
+    return View(tuple(shape[:-2]), (rows,), shape[-1], block, min(rows, most), wide, tuple(axes), order)
+
+
+def _power_of_two(most: int) -> int:
+    """The largest one up to a number, or 1."""
+    return 1 << max(most.bit_length() - 1, 0)
 
 
 def places(view: View, tile: Sequence[jax.Array]) -> jax.Array:

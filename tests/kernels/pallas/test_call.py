@@ -35,16 +35,14 @@ WRAPPERS = {
 }
 SHAPES = {
     "vector": (16384,),
-    "tiles of a vector": (301 * 1024,),
+    "two tiles": (33 * 1024,),
     "matrix": (80, 384),
     "three": (3, 48, 256),
     "four": (2, 3, 40, 128),
     "odd": (37, 1024),
     "one block a row": (300, 128),
     "shard": (16, 1024),
-    "few blocks": (24, 768),
-    "odd shard": (11, 128 * 138),
-    "many blocks": (9, 128 * 200),
+    "odd shard": (5, 128 * 136),
 }
 OUTSIDE = {"small": (2, 128), "narrow": (1024, 24)}
 RATE = 0.125
@@ -113,6 +111,28 @@ def test_leaves_of_any_rank_and_their_shards(platform, offset):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shape", [(64, 1024), (1 << 16,), (512, 128)])
+def test_shards_are_stepped_as_the_whole_leaf(shape):
+    """Parts of the first axis, each in other tiles than the whole: 16 rows, 16,384 elements, 128 rows."""
+    tx, parts = adamx.adam(RATE, 0.5, 0.5, **INT8_MOMENTS), 4
+    step, params = interpreted(tx, "tpu"), tree(0, "float32", {"leaf": shape})
+    state = jax.jit(tx.update)(tree(1, "float32", {"leaf": shape}), tx.init(params))[1]
+    start = params, state, tree(2, "float32", {"leaf": shape})
+    splits = jax.tree.map(lambda x: np.split(np.asarray(x), parts) if x.ndim else [x] * parts, start)
+    shards = jax.tree.transpose(jax.tree.structure(start), jax.tree.structure([0] * parts), splits)
+
+    def at(size):
+        offsets = [{"leaf": (i * size, *[0] * (len(shape) - 1))} for i in range(parts)]
+        stepped = [step(*shard, jax.tree.map(jnp.uint32, at)) for shard, at in zip(shards, offsets, strict=True)]
+        return jax.tree.map(lambda *x: jnp.concatenate(x) if x[0].ndim else x[0], *stepped)
+
+    expected, got = step(*start), at(shape[0] // parts)
+    assert differing(got[1], expected[1]) == []
+    assert ulps(got[0]["leaf"], expected[0]["leaf"], jnp.maximum(jnp.abs(params["leaf"]), RATE)) <= BAR["float32"]
+    assert differing(at(0)[1], expected[1]) != []  # each shard dithered as the first
+
+
+@pytest.mark.slow
 def test_hyperparameters_may_be_traced():
     def step(rate, params, state):
         return interpreted(adamx.adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS), "tpu")(params, state, params)
@@ -167,7 +187,7 @@ def test_what_is_left_to_xla(arguments):
 
 @pytest.mark.slow
 def test_what_a_tpu_leaves_to_xla():
-    for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}, {"shape": (256, 128)}):
+    for arguments in ({"blocks": (64, 64)}, {"shape": (129 * 128,)}, {"shape": (64, 3, 256)}, {"shape": (1, 1 << 14)}):
         assert pallas_form(*leaf(**arguments), "cuda") is not None
         assert pallas_form(*leaf(**arguments), "tpu") is None
 
@@ -178,14 +198,14 @@ def test_what_a_tpu_leaves_to_xla():
 def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
     tx = wrap(adamx.adamw(1e-3, **STORAGES[storage]))
-    shapes = {"two": (64, 512), "three": (3, 40, 256), **OUTSIDE}
+    shapes = {"two": (64, 512), "three": (3, 40, 256), "few rows": (16, 4096), "one": (1 << 14,), **OUTSIDE}
     params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
     step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p), donate_argnums=(0, 1))
     state = jax.eval_shape(tx.init, params)
     with device(platform):
         text = step.trace(params, state, params).lower(lowering_platforms=(platform,)).as_text()
     known = platform in PLATFORMS and (platform != "rocm" or adamx.kernels.backend("rocm").name == "pallas")
-    assert text.count(f"@{CALLS[platform]}(") == (2 if known else 0)
+    assert text.count(f"@{CALLS[platform]}(") == (4 if known else 0)
     assert "gather" not in text
 
 

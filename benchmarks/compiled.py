@@ -42,6 +42,7 @@ H100 = Path(__file__).with_name("h100.txtpb")
 """What XLA:GPU is told of the card."""
 
 SQUARE, LARGE, NARROW, SMALL = ((4096, 4096), 1), ((8, 4096, 14336), 1), ((131072, 128), 1), ((64, 64), 200)
+FLAT, VECTOR = ((16, 1 << 20), 1), ((1 << 24,), 1)
 """A shape and how many leaves have it."""
 
 CODEC, HALF = adamx.storage.Int8(min_size=0), {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}
@@ -83,9 +84,9 @@ def rows(*, quick: bool) -> Iterator[Row]:
             for way in ("composed", "kernel") if quick else ("composed", "xla", "kernel"):
                 if not quick or step in ("bfloat16", "stochastic rounding", "Int8"):
                     yield Row(target, 1, step, SQUARE, way)
-    for leaves in () if quick else (LARGE, NARROW):
+    for leaves in (NARROW, FLAT, VECTOR) if quick else (LARGE, NARROW, FLAT, VECTOR):
         for target in ("v5e", "H100"):
-            for way in ("composed", "kernel"):
+            for way in ("kernel",) if quick else ("composed", "kernel"):
                 yield Row(target, 1, "Int8", leaves, way)
     for chips in () if quick else (4, 16, 256):
         for step in ("float32", "bfloat16", "Int8"):

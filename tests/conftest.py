@@ -30,6 +30,7 @@ collect_ignore = [
     "backends.py",
     "family.py",
     "averaging.py",
+    "tiles.py",
 ]
 
 WORKER = 1.5 * 2**30

@@ -103,6 +103,8 @@ def test_bytes_of_compiled_steps_are_those_of_the_results():
         "bfloat16, master weights": "master weights, bfloat16, 4096x4096",
         "Int8, 8x4096x14336": "Int8, 8x4096x14336",
         "Int8, 131072x128": "Int8, 131072x128",
+        "Int8, 16x1048576": "Int8, 16x1048576",
+        "Int8, 16777216": "Int8, 16777216",
     }
     (rows,) = rows_of("performance.md", "| moments, 4096")
     for moments, cells in rows:

@@ -17,7 +17,7 @@ from adamx.storage.codec import Quantized, is_quantized
 from adamx.storage.coded import ROUNDING
 from adamx.storage.dither import Thresholds
 from adamx.storage.largest import largest_two_at_once, largest_two_of_both
-from adamx.storage.on_blocks import InBlocks, OnBlocks, View
+from adamx.storage.on_blocks import OnBlocks, View
 from adamx.trees import staged
 
 ROWS = 8
@@ -101,9 +101,8 @@ def _on_gpu(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds) -> t
     in_blocks, bits = view.split(g), Given(view.split(walk.thresholds(g.shape)))
 
     def fresh(*before: Any) -> tuple[Any, Any]:
-        of_m, of_v = view.split_all(mu), view.split_all(nu)
-        numbers, _ = jax.lax.optimization_barrier(((of_m[1:], of_v[1:]), before))
-        return InBlocks(of_m.codes, *numbers[0]), InBlocks(of_v.codes, *numbers[1])
+        scales, _ = jax.lax.optimization_barrier(((mu.scales, nu.scales), before))
+        return view.split_all(mu._replace(scales=scales[0])), view.split_all(nu._replace(scales=scales[1]))
 
     m, v, _ = _seen(averages).average(in_blocks, *fresh(), bits)
     found = largest_two_at_once(jnp.abs(m), ROUNDING), largest_two_at_once(jnp.abs(v), ROUNDING)

@@ -3,8 +3,8 @@
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +14,17 @@ from adamx.core.averages import Averages, of_squares
 from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule, Term
 from adamx.core.message import Moments
 from adamx.core.work import Tail, Work, decays
-from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, arrays_of, form_of
+from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, form_of
 from adamx.kernels.operands import OfStep, Scalars, of_step, scalars
 from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
 from adamx.kernels.pallas.tile import step_tile
-from adamx.kernels.pallas.view import GPUS, LANES, View, places, view_of
-from adamx.storage import Float, Int8, blocks
+from adamx.kernels.pallas.view import GPUS, LANES, SUBLANES, View, places, view_of
+from adamx.storage import Float, Int8
 from adamx.storage.codec import Codec, Quantized, is_quantized
 from adamx.storage.on_blocks import InBlocks
 
-T = TypeVar("T")
-
 SMALL = 1 << 14
 """Leaves with fewer elements cost what it takes to start a kernel."""
-
-FEW_ROWS = 32
-"""On a TPU leaves with fewer in their last axis but one would make short tiles: bytes lie in memory by 32 rows."""
 
 
 def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
@@ -45,8 +40,7 @@ def pallas_kernel(platform: str, *, interpret: bool = False) -> Kernel:
 def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
     """The form of a leaf, or None where XLA must take it, or does as well: moments in float32 are one loop there.
 
-    A tile does not know the norms of its leaf: XLA takes all leaves of a step that is asked for them. On a TPU it also
-    takes rows of one quantized block: the kernel's scales would be padded to 128 lanes, 64 bytes per parameter, not 22.
+    A tile does not know the norms of its leaf: XLA takes all leaves of a step that is asked for them.
     """
     form, shape = form_of(leaf, rule), jnp.shape(leaf.param)
     if form is None or leaf.norms is not None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
@@ -55,10 +49,14 @@ def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
     gains = {INT8, DITHERED} & {form.mu[0], form.nu[0]}
     if not gains or block is None or shape[-1:] == () or shape[-1] % block:
         return None
-    one_block = INT8 in gains and shape[-1] == block
-    if platform not in GPUS and (block % LANES or math.prod(shape[-2:-1]) < FEW_ROWS or one_block):
-        return None
-    return form
+    return form if platform in GPUS or _in_vectors(shape, block) else None
+
+
+def _in_vectors(shape: Sequence[int], block: int) -> bool:
+    """Whether the vectors of a TPU hold whole blocks of a leaf, and most of each is filled."""
+    if len(shape) == 1:
+        return block % LANES == 0 and shape[0] % (SUBLANES * LANES) == 0
+    return block % LANES == 0 and 2 * shape[-2] >= SUBLANES
 
 
 def problem(form: Form, platform: str) -> str:
@@ -100,7 +98,7 @@ def _example(form: Form) -> Work:
     block = block_of(form)
     assert block is not None
 
-    def elements(dtype: Any, shape: tuple[int, ...] = (FEW_ROWS, block)) -> Any:
+    def elements(dtype: Any, shape: tuple[int, ...] = (SUBLANES, block)) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     def codec(kind: int) -> Codec:
@@ -108,7 +106,7 @@ def _example(form: Form) -> Work:
 
     def stored(kind: int, codes: Any) -> Any:
         if kind == INT8:
-            return Quantized(elements(codes), elements(jnp.float32, (FEW_ROWS, 1, 2)))
+            return Quantized(elements(codes), elements(jnp.float32, (SUBLANES, 1, 2)))
         return elements(jnp.float32 if kind == FLOAT32 else jnp.bfloat16)
 
     remainder = elements(jnp.uint16) if form.weights == MASTER else None
@@ -151,20 +149,33 @@ def call_pallas(form: Form, work: Work, step: OfStep, *, platform: str, interpre
 
 
 def _call(step: Callable[..., Leaf], view: View, whole: Leaf, scalars: Scalars, platform: str, interpret: bool) -> Leaf:
-    leaf = jax.tree.map(_columns, whole, is_leaf=is_quantized)
-    shapes, per_block = _each(leaf, view.shape, view.blocks), _each(leaf, False, True)
-    arrays = [jnp.reshape(x, shape) for x, shape in zip(jax.tree.leaves(leaf), shapes, strict=True)]
-    specs = _each(leaf, view.elements(), view.numbers())
-    treedef, changed, first = jax.tree.structure(leaf), arrays[1:], len(scalars)
+    flat, treedef = jax.tree.flatten(whole)
+    of_blocks = jax.tree.leaves(jax.tree.map(_of_blocks, whole, is_leaf=is_quantized))
+    arrays = [view.seen(x, scales=own) for x, own in zip(flat, of_blocks, strict=True)]
+    specs = [view.numbers() if own else view.elements() for own in of_blocks]
+    changed, first = arrays[1:], len(scalars)
 
     def kernel(*refs: Any) -> None:
-        tile = tuple(pl.program_id(axis) for axis in range(3))
+        at = tuple(pl.program_id(axis) for axis in range(3))
         given = [[ref[i] for i in range(x.size)] for ref, x in zip(refs, scalars, strict=False)]
         before, after = refs[first : first + len(arrays)], refs[first + len(arrays) :]
-        values = [view.read(ref, tile) if own else ref[...] for ref, own in zip(before, per_block, strict=True)]
-        new = jax.tree.leaves(step(given, places(view, tile), treedef.unflatten(values)))
-        for ref, x, own in zip(after, new, per_block[1:], strict=True):
-            ref[...] = view.written(ref, x, tile) if own else x
+
+        def read(stored: Any) -> Any:
+            if is_quantized(stored):
+                return InBlocks(view.read(stored.codes), *[view.column(stored.scales, i, at) for i in (0, 1)])
+            return view.read(stored)
+
+        def write(stored: Any, x: Any) -> None:
+            if is_quantized(stored):
+                view.write(stored.codes, x.codes)
+                view.put(stored.scales, 0, x.scale, at)
+                view.put(stored.scales, 1, x.top, at)
+            else:
+                view.write(stored, x)
+
+        tile = jax.tree.map(read, treedef.unflatten(before), is_leaf=is_quantized)
+        new = step(given, places(view, at), tile)
+        jax.tree.map(write, treedef.unflatten((None, *after))._replace(gradient=None), new, is_leaf=is_quantized)
 
     stepped = pl.pallas_call(
         kernel,
@@ -177,26 +188,11 @@ def _call(step: Callable[..., Leaf], view: View, whole: Leaf, scalars: Scalars, 
         name="adamx_step",
         **options_for(platform, view),
     )(*scalars, *arrays)
-    new = [jnp.reshape(x, jnp.shape(like)) for x, like in zip(stepped, arrays_of(leaf), strict=True)]
-    after: Leaf = jax.tree.unflatten(jax.tree.structure(leaf._replace(gradient=None)), new)
-    return jax.tree.map(_together, after, is_leaf=_is_in_blocks)
+    new = [view.back(x, like, scales=own) for x, like, own in zip(stepped, flat[1:], of_blocks[1:], strict=True)]
+    after: Leaf = treedef.unflatten((None, *new))
+    return after._replace(gradient=None)
 
 
-def _columns(stored: Any) -> Any:
-    """A quantized moment with an array for each of its blocks' two numbers; everything else as it is."""
-    return InBlocks(stored.codes, *blocks.columns(stored.scales)) if is_quantized(stored) else stored
-
-
-def _together(stored: Any) -> Any:
-    """The inverse."""
-    return Quantized(stored.codes, blocks.together(*stored[1:])) if _is_in_blocks(stored) else stored
-
-
-def _is_in_blocks(node: Any) -> bool:
-    return isinstance(node, InBlocks)
-
-
-def _each(leaf: Leaf, elements: T, numbers: T) -> list[T]:
-    """One thing for each array of a leaf with a number an element, another for those with one a block."""
-    kinds = [[elements, numbers, numbers] if _is_in_blocks(x) else [elements] for x in leaf if x is not None]
-    return [kind for of in kinds for kind in of]
+def _of_blocks(stored: Any) -> Any:
+    """Whether each array has numbers of blocks, rather than one an element."""
+    return Quantized._make((False, True)) if is_quantized(stored) else False

@@ -1,44 +1,21 @@
 import contextlib
-import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import export
 
 import adamx
 from adamx.core.averages import averages_of, of_squares
 from adamx.core.leaf import PLAIN, STOCHASTIC, Leaf, Rule
-from adamx.core.step import Pass, Weights, take_step
-from adamx.kernels.execute import by_kernel
 from adamx.kernels.layout import DITHERED, INT8
 from adamx.kernels.pallas import call
-from adamx.kernels.pallas.call import block_of, pallas_form, pallas_kernel
+from adamx.kernels.pallas.call import block_of, pallas_form
 from adamx.kernels.pallas.compilers import PLATFORMS
 from adamx.storage import Float, Int8
-from tests.backends import differing, ulps
+from tests.tiles import CASES, INT8_MOMENTS, STORAGES, WRAPPERS
 
-CODED, HALF = Int8(128, 0), Float("bfloat16", stochastic=True)
-INT8_MOMENTS = {"mu_dtype": CODED, "nu_dtype": CODED}
-STORAGES = {
-    "int8": INT8_MOMENTS,
-    "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
-    "int8 v": {"mu_dtype": "bfloat16", "nu_dtype": CODED},
-    "narrow int8": {"mu_dtype": Int8(64, 0, seed=3), "nu_dtype": Int8(64, 0)},
-}
-WRAPPERS = {
-    "float32": (lambda tx: tx, "float32"),
-    "bfloat16": (lambda tx: tx, "bfloat16"),
-    "master weights": (adamx.with_master_weights, "bfloat16"),
-    "stochastic rounding": (adamx.with_stochastic_rounding, "bfloat16"),
-}
-SHAPES = {"vector": (16384,), "matrix": (80, 384), "three": (3, 48, 256), "four": (2, 3, 40, 128), "odd": (37, 1024)}
 OUTSIDE = {"small": (2, 128), "narrow": (1024, 24)}
-RATE = 0.125
-BAR = {"float32": 4, "bfloat16": 2}
-"""Units in the last place of a parameter or an update: five operations lead to one; XLA rounds it to bfloat16."""
-CASES = [*((storage, "float32") for storage in STORAGES), *(("int8", name) for name in WRAPPERS if name != "float32")]
 CALLS = {"cuda": "__gpu$xla.gpu.triton", "rocm": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
 
 
@@ -48,68 +25,6 @@ def device(platform):
         return contextlib.nullcontext()
     there = jax.sharding.AbstractDevice("NVIDIA H100", None, "cuda")
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=there))
-
-
-def tree(seed, dtype, shapes):
-    """Numbers of 8 digits, whose squares are exact in float32."""
-    random = np.random.default_rng(seed)
-    return {k: jnp.asarray(random.standard_normal(shape), "bfloat16").astype(dtype) for k, shape in shapes.items()}
-
-
-def interpreted(tx, platform):
-    """`adamx.step` by the kernel of a platform, as plain operations."""
-    kernel = functools.partial(by_kernel, pallas_kernel(platform, interpret=True))
-
-    def step(params, state, gradients, offsets=None):
-        extra = {} if offsets is None else {"dither_offset": offsets}
-        weights, state = take_step(tx, gradients, state, Weights(params), Pass(kernel, extra))
-        return weights.params, state
-
-    return jax.jit(step)
-
-
-def check(tx, platform, dtype, shapes, offsets=None):
-    """Two steps of the kernel from where XLA's are; with β = 1/2 averages round once in any order of operations."""
-    step, update = interpreted(tx, platform), jax.jit(tx.update)
-    params = tree(0, dtype, shapes)
-    state, extra = tx.init(params), {} if offsets is None else {"dither_offset": offsets}
-    for t in (1, 2):
-        gradients = tree(t, dtype, shapes)
-        got, after = step(params, state, gradients, offsets)
-        updates, state = update(gradients, state, params, **extra)
-        moments = [getattr(x, "inner", x)[0] for x in (after, state)]
-        assert differing(moments[0], moments[1]) == []
-        before, params = params, jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-        for name, p in got.items():
-            assert ulps(p, params[name], jnp.maximum(jnp.abs(before[name]), RATE)) <= BAR[dtype], name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize(("storage", "wrapper"), CASES)
-def test_codes_and_random_bits_are_those_of_xla(storage, wrapper, platform):
-    wrap, dtype = WRAPPERS[wrapper]
-    tx = wrap(adamx.adamw(RATE, 0.5, 0.5, weight_decay=0.5, **STORAGES[storage]))
-    check(tx, platform, dtype, {"matrix": (80, 256), "small": (2, 128)})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("platform", "offset"), [("cuda", False), ("tpu", True)])
-def test_leaves_of_any_rank_and_their_shards(platform, offset):
-    places = {name: tuple(range(256, 256 + len(shape))) for name, shape in SHAPES.items()} if offset else None
-    check(adamx.adam(RATE, 0.5, 0.5, **INT8_MOMENTS), platform, "float32", SHAPES, places)
-
-
-@pytest.mark.slow
-def test_hyperparameters_may_be_traced():
-    def step(rate, params, state):
-        return interpreted(adamx.adam(rate, b1=4 * rate, b2=0.5, **INT8_MOMENTS), "tpu")(params, state, params)
-
-    params = tree(0, "float32", {"matrix": (128, 128)})
-    state = adamx.adam(0.1, **INT8_MOMENTS).init(params)
-    got = jax.jit(step)(RATE, params, state)[0]
-    x = params["matrix"]
-    np.testing.assert_allclose(got["matrix"], x - RATE * x / (jnp.abs(x) + 1e-8), atol=1e-7)
 
 
 def leaf(shape=(128, 256), dtype="float32", mu="int8", nu="int8", blocks=(128, 128), behind=PLAIN):
@@ -155,7 +70,7 @@ def test_what_is_left_to_xla(arguments):
 
 @pytest.mark.slow
 def test_what_a_tpu_leaves_to_xla():
-    for arguments in ({"blocks": (64, 64)}, {"shape": (1 << 15,)}, {"shape": (64, 4, 256)}, {"shape": (256, 128)}):
+    for arguments in ({"blocks": (64, 64)}, {"shape": (129 * 128,)}, {"shape": (64, 3, 256)}, {"shape": (1, 1 << 14)}):
         assert pallas_form(*leaf(**arguments), "cuda") is not None
         assert pallas_form(*leaf(**arguments), "tpu") is None
 
@@ -166,14 +81,14 @@ def test_what_a_tpu_leaves_to_xla():
 def test_the_step_lowers_to_the_kernel(storage, wrapper, platform):
     wrap, dtype = WRAPPERS[wrapper]
     tx = wrap(adamx.adamw(1e-3, **STORAGES[storage]))
-    shapes = {"two": (64, 512), "three": (3, 40, 256), **OUTSIDE}
+    shapes = {"two": (64, 512), "three": (3, 40, 256), "few rows": (16, 4096), "one": (1 << 14,), **OUTSIDE}
     params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
     step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p), donate_argnums=(0, 1))
     state = jax.eval_shape(tx.init, params)
     with device(platform):
         text = step.trace(params, state, params).lower(lowering_platforms=(platform,)).as_text()
     known = platform in PLATFORMS and (platform != "rocm" or adamx.kernels.backend("rocm").name == "pallas")
-    assert text.count(f"@{CALLS[platform]}(") == (2 if known else 0)
+    assert text.count(f"@{CALLS[platform]}(") == (4 if known else 0)
     assert "gather" not in text
 
 

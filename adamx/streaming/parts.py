@@ -17,7 +17,7 @@ from adamx.core.guarded import Branch
 from adamx.core.leaf import Leaf
 from adamx.core.step import Execute
 from adamx.core.work import Work
-from adamx.kernels.execute import least_of
+from adamx.kernels.execute import small_of
 from adamx.streaming.groups import Group, before, groups_of, shared_numbers
 from adamx.trees import Tree
 
@@ -69,7 +69,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.work: Work | None = None
         self.calls = 0
-        self.least = 0
+        self.small: tuple[bool, ...] = ()
         self.stepped: list[Any] = []
         self.conditions: list[Any] = []
         self.origin: dict[int, Any] = {}
@@ -77,7 +77,7 @@ class _Recorder:
     def execute(self, work: Work) -> tuple[Leaf, ...]:
         self.calls += 1
         flat, treedef = jax.tree.flatten(before(work))
-        self.work, self.least = work, least_of(work)
+        self.work, self.small = work, small_of(work)
         self.stepped = list(jax.lax.optimization_barrier(tuple(flat)))  # arrays that no equation makes otherwise
         self.origin = {id(new): old for new, old in zip(self.stepped, flat, strict=True)}
         return treedef.unflatten(self.stepped)
@@ -168,7 +168,7 @@ class _Program:
         if of_params or needed & set(stepped) or self.elements(moving) > SMALL:
             return None
         work: Any = recorder.work
-        groups = groups_of(work.replace(least=recorder.least), self.first, arrays, execute, donate)
+        groups = groups_of(work.replace(small=recorder.small), self.first, arrays, execute, donate)
         return Parts(self.run(wanted, numbers), numbers, beside, len(conditions), len(shared), groups, results)
 
     def elements(self, numbers: list[int]) -> int:

@@ -12,11 +12,11 @@ from jax.sharding import AxisType
 from adamx.core.errors import transformation
 from adamx.core.guarded import Branch
 from adamx.core.step import Execute, Pass, Update, Weights, about, take_step
-from adamx.streaming.parts import in_parts
-from adamx.streaming.shards import Device, is_held, no_mesh, to_host, to_shards
-from adamx.streaming.stream import Memory, Stream, step_parts, step_whole, whole
-from adamx.trees import Tree, path_name, staged
-from adamx.variables import flatten_with_path
+from adamx.streaming.pieces import check_held, inputs_of, own_shape, shape, states_of
+from adamx.streaming.shards import Device, box, lies_apart, no_mesh, to_host, to_shards
+from adamx.streaming.stream import Memory, Stream, stepped
+from adamx.streaming.whole import planned
+from adamx.trees import Tree, staged
 
 
 def on_host(
@@ -31,7 +31,8 @@ def on_host(
 
     Parameters and gradients may have shards on several devices. The host joins the shards of a leaf, steps whole
     leaves, and sends each device its own shard: no device gathers, and the state does not depend on the mesh. With
-    several processes each keeps and steps all of the state: its devices must hold each leaf as a whole.
+    several processes each keeps and steps the elements that its own devices hold: a leaf of the state has the shape of
+    this part of the parameter, and is saved by each process.
 
     Ren, Rajbhandari, Aminabadi, Ruwase, Yang, Zhang, Li & He, "ZeRO-Offload: Democratizing Billion-Scale Model
     Training" (2021), arXiv 2101.06840, section 4: gradients go down, moments and float32 weights stay, parameters come
@@ -48,13 +49,14 @@ def on_host(
             it leaves them as they are, in twice the memory.
 
     Returns:
-        A transformation with the state of `tx`, on the host.
+        A transformation with the state of `tx`, on the host; where leaves are split over processes, of parts of them.
 
     Raises:
         TypeError: at update and step, inside `jit` or another transformation of JAX; not outermost; a device that is
             none.
-        ValueError: at init, update and step, an array with shards that only other processes have; a state that lies
-            elsewhere.
+        ValueError: a state that lies elsewhere. Where leaves are split over processes: at init and step, parts that are
+            no boxes or cut the blocks of a codec; at step, gradients without elements of the part, or a transformation
+            that mixes elements of a leaf; at update.
 
     Example:
         >>> import jax.numpy as jnp, adamx
@@ -76,7 +78,9 @@ def on_host(
         leaves = jax.tree.leaves(params)
         if staged() or any(isinstance(p, Tracer) for p in leaves):  # jax.eval_shape, for the template of a checkpoint
             return tx.init(jax.tree.map(_unplaced, params))
-        _check_held("parameter", params)
+        check_held(params, params)
+        if any(map(lies_apart, leaves)):
+            states_of(tx, params)
         shapes = any(isinstance(p, jax.ShapeDtypeStruct) for p in leaves)
         with no_mesh(), jax.default_device(host()):
             here = jax.tree.map(_unplaced, params) if shapes else to_host(params, host(), may_alias=False)
@@ -86,6 +90,7 @@ def on_host(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, optax.OptState]:
         _check_arrays(updates, state, params, host())
+        _check_whole((updates, params))
         compiled = memory.once("update", lambda: jax.jit(inner.update))
         with no_mesh():
             here = to_host((updates, state, params, extra_args), host())
@@ -111,15 +116,10 @@ def on_host(
         trees = (gradients, params, state, jax.tree.map(_as_array, told.extra))
         flat, treedef = jax.tree.flatten(trees)
         kinds = tuple((x.shape, x.dtype) for x in flat)
-        key = (treedef, kinds, told.execute, jnp.result_type(float))
-        parts = memory.once(key, lambda: in_parts(take, jax.tree.map(_shape, trees), told.execute, donate))
-        stream = Stream(gradients, params, host(), memory, donate)
-        if parts is None:
-            run = memory.once(told.execute, lambda: whole(take, told.execute, donate))
-            params, after = step_whole(run, trees, stream)
-        else:
-            changed = jax.tree.structure((params, state))
-            params, after = changed.unflatten(step_parts(parts, flat, stream))
+        boxes = tuple(map(box, jax.tree.leaves(params)))
+        key = (treedef, kinds, boxes, told.execute, jnp.result_type(float))
+        plan = memory.once(key, lambda: planned(take, inputs_of(tx, trees), told.execute, donate))
+        params, after = stepped(plan, trees, Stream(gradients, params, host(), memory, donate))
         return weights.replace(params=params), after
 
     return optax.GradientTransformationExtraArgs(init, Update(update, step, why=about(tx).why))
@@ -134,8 +134,7 @@ OUTSIDE = (
 def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> None:
     if staged() or any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
         raise TypeError(f"{OUTSIDE}; here JAX traces a program")
-    _check_held("gradient", gradients)
-    _check_held("parameter", params)
+    check_held(gradients, gradients if params is None else params)
     for x in jax.tree.leaves(state):
         if isinstance(x, jax.Array) and x.devices() != {host}:
             devices = ", ".join(map(str, x.devices()))
@@ -145,15 +144,9 @@ def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> N
             )
 
 
-def _check_held(what: str, tree: Tree) -> None:
-    """Raises where other processes hold elements that this one does not."""
-    if not all(map(is_held, jax.tree.leaves(tree))):
-        path = next(path for path, x in flatten_with_path(tree)[0] if not is_held(x))
-        raise ValueError(
-            f"the {what} at {path_name(path)} has shards on devices of other processes alone, adamx.on_host needs "
-            "each leaf whole in each process: split it over the devices of one process and repeat it over processes, "
-            "or keep the state on devices, adamx.shard_state"
-        )
+def _check_whole(tree: Tree) -> None:
+    if any(map(lies_apart, jax.tree.leaves(tree))):
+        raise ValueError("update of adamx.on_host needs whole leaves in each process: call adamx.step")
 
 
 def _check_outermost(weights: Weights, told: Pass) -> None:
@@ -173,16 +166,14 @@ def _on(device: Device, x: Any) -> Any:
 
 
 def _unplaced(x: Any) -> Any:
-    """The shape of what tells that it is placed on a mesh: the state is not."""
+    """The shape of what tells that it is placed on a mesh: the state is not. Of a split leaf what this process has."""
+    if lies_apart(x):
+        return own_shape(x)
     if isinstance(x, jax.Array):
-        return _shape(x) if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types else x
-    return _shape(x) if isinstance(x, jax.ShapeDtypeStruct) else x
-
-
-def _shape(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return shape(x) if AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types else x
+    return shape(x) if isinstance(x, jax.ShapeDtypeStruct) else x
 
 
 def _beside(moved: Any, x: Any) -> Any:
     """An array where another one is."""
-    return to_shards([moved], [x.sharding])[0] if isinstance(x, jax.Array) else moved
+    return to_shards([moved], [x])[0] if isinstance(x, jax.Array) else moved

@@ -159,7 +159,8 @@ def check_in_place():
     for spec in (P("data"), P("data", "model"), P(("data", "model")), P()):
         x = jnp.zeros((64, 64)) + 1
         place = x.unsafe_buffer_pointer()
-        (far,) = shards.to_shards([x], [NamedSharding(on, spec)])
+        place_of = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(on, spec))
+        (far,) = shards.to_shards([x], [place_of])
         assert jax.jit(lambda x: x + 1, donate_argnums=0)(x).unsafe_buffer_pointer() == place
         assert (np.asarray(far) == 1).all()
 

@@ -61,7 +61,7 @@ def _some(column: tuple[T, ...], numbers: Sequence[int]) -> tuple[T, ...]:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["numbers", "leaves", "tails", "offsets"],
-    meta_fields=["rule", "salts", "places", "least"],
+    meta_fields=["rule", "salts", "places", "small"],
 )
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -75,7 +75,7 @@ class Work:
         rule: what is known when the step is compiled.
         salts: of the dither, of each leaf's moments and of its parameter.
         places: the number of each leaf among all parameters of the step: a group has some of them.
-        least: the elements below which a kernel leaves a float32 leaf to XLA; None: the kernel decides by the leaves.
+        small: whether a kernel leaves a leaf to XLA if it is float32; None: the kernel decides by the sizes of leaves.
     """
 
     numbers: Numbers
@@ -85,7 +85,7 @@ class Work:
     rule: Rule
     salts: tuple[tuple[int, int], ...]
     places: tuple[int, ...]
-    least: int | None = None
+    small: tuple[bool, ...] | None = None
 
     def replace(self, **changes: Any) -> "Work":
         """The same with other fields."""
@@ -118,6 +118,7 @@ class Work:
             leaves=_some(self.leaves, numbers),
             tails=tuple([tail.take(numbers) for tail in self.tails]),
             places=_some(self.places, numbers),
+            small=None if self.small is None else _some(self.small, numbers),
             offsets=None if self.offsets is None else _some(self.offsets, numbers),
             salts=_some(self.salts, numbers),
         )

@@ -13,7 +13,7 @@ from adamx.kernels import native
 from adamx.kernels.backend import ACCELERATORS, accelerator_kernel
 from adamx.kernels.call import NATIVE
 from adamx.kernels.choice import choose
-from adamx.kernels.layout import Form, Kernel, calls, least, worthwhile
+from adamx.kernels.layout import Form, Kernel, are_small, calls, worthwhile
 from adamx.kernels.operands import of_step
 from adamx.kernels.partition import has_typed_mesh, on_shards
 
@@ -54,12 +54,12 @@ def _kernel_of(platform: str) -> Kernel | None:
 
 def forms_of(kernel: Kernel, work: Work) -> list[Form | None]:
     """The form of each leaf that the kernel takes; None for those that are left to XLA."""
-    return worthwhile(_possible(kernel, work), work.leaves, work.least)
+    return worthwhile(_possible(kernel, work), work.leaves, work.small)
 
 
-def least_of(work: Work) -> int:
-    """The elements below which the native kernel leaves a float32 leaf to XLA, as it decides by all leaves."""
-    return least(_possible(NATIVE, work), work.leaves)
+def small_of(work: Work) -> tuple[bool, ...]:
+    """Which leaves the native kernel leaves to XLA if they are float32, as it decides by all."""
+    return are_small(_possible(NATIVE, work), work.leaves)
 
 
 def _possible(kernel: Kernel, work: Work) -> list[Form | None]:

@@ -95,7 +95,9 @@ def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
     return (FLOAT32, 1) if dtype == jnp.float32 else None
 
 
-def worthwhile(forms: list[Form | None], leaves: Sequence[Leaf], limit: int | None = None) -> list[Form | None]:
+def worthwhile(
+    forms: list[Form | None], leaves: Sequence[Leaf], small: tuple[bool, ...] | None = None
+) -> list[Form | None]:
     """The forms, without those of float32 leaves that XLA steps as fast: in a little tree, and tiny ones among few.
 
     A call and the numbers for it cost microseconds, each array a fraction of one; XLA's own loops are done by then.
@@ -103,22 +105,19 @@ def worthwhile(forms: list[Form | None], leaves: Sequence[Leaf], limit: int | No
 
     Args:
         forms: of the leaves.
-        leaves: all of a tree, or some of one for which the limit is known.
-        limit: the elements below which a float32 leaf is left to XLA; None: as `least` finds.
+        leaves: all of a tree, or some of one, or shards, for which it is known what is small.
+        small: whether a leaf is left to XLA if it is float32; None: as `are_small` finds.
     """
-    limit = least(forms, leaves) if limit is None else limit
-    return [
-        None if form in WHOLE and jnp.size(leaf.param) < limit else form
-        for form, leaf in zip(forms, leaves, strict=True)
-    ]
+    small = are_small(forms, leaves) if small is None else small
+    return [None if form in WHOLE and little else form for form, little in zip(forms, small, strict=True)]
 
 
-def least(forms: list[Form | None], leaves: Sequence[Leaf]) -> int:
-    """The elements below which a float32 leaf of a tree is left to XLA."""
-    known = [jnp.size(leaf.param) for form, leaf in zip(forms, leaves, strict=True) if form in WHOLE]
-    if len(known) >= MANY:
-        return 0
-    return TINY if sum(known) >= LITTLE else LITTLE
+def are_small(forms: list[Form | None], leaves: Sequence[Leaf]) -> tuple[bool, ...]:
+    """Which leaves of a tree are left to XLA if they are float32."""
+    sizes = [jnp.size(leaf.param) for leaf in leaves]
+    known = [size for form, size in zip(forms, sizes, strict=True) if form in WHOLE]
+    limit = 0 if len(known) >= MANY else TINY if sum(known) >= LITTLE else LITTLE
+    return tuple([size < limit for size in sizes])
 
 
 def calls(forms: list[Form | None]) -> list[tuple[Form, list[int]]]:

@@ -53,7 +53,7 @@ def make_plan(tx: optax.GradientTransformation, params: Tree, mesh: Mesh, axes: 
     """
     found, treedef = flatten_with_path(params)
     specs, state = treedef.flatten_up_to(own), jax.eval_shape(tx.init, params)
-    blocks = _blocks(tx, state, treedef)
+    blocks = blocks_of(tx, state, treedef)
     shards: list[P] = []
     for (path, p), spec, block in zip(found, specs, blocks, strict=True):
         shape = np.shape(p)
@@ -100,7 +100,7 @@ def _is_whole(node: Any) -> bool:
     return node is None or isinstance(node, Quantized | optax.MaskedNode)
 
 
-def _blocks(tx: optax.GradientTransformation, state: optax.OptState, treedef: Any) -> list[int]:
+def blocks_of(tx: optax.GradientTransformation, state: optax.OptState, treedef: Any) -> list[int]:
     """How many neighbours in the last axis of each leaf share a number of their moments; 1 where none do."""
     blocks = [1] * treedef.num_leaves
 

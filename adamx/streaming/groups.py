@@ -45,7 +45,7 @@ def groups_of(work: Work, first: list[int], stepping: list[Any], execute: Execut
     """The groups of a step.
 
     Args:
-        work: of all leaves.
+        work: of all leaves; what this process has of them begins at its offsets.
         first: where gradients, parameters, state and extra arguments begin among the inputs of the step.
         stepping: the number of the input that each array of `before(work)` is, in their order.
         execute: takes the leaves of a group through the step.
@@ -55,12 +55,13 @@ def groups_of(work: Work, first: list[int], stepping: list[Any], execute: Execut
     programs: dict[Any, Callable[..., list[jax.Array]]] = {}
     groups: list[Group] = []
     for leaves in _full([jnp.size(leaf.param) for leaf in work.leaves]):
-        part = work.take(leaves).replace(places=tuple(range(len(leaves))))  # alike for groups of equal shapes
+        part = work.take(leaves)
+        offsets, part = part.offsets, part.replace(offsets=None, places=tuple(range(len(leaves))))
         kinds = tuple((x.shape, x.dtype) for x in jax.tree.leaves(part.leaves))
         constants = tuple(None if isinstance(x, Tracer) else x for x in shared_numbers(part))
-        key = (jax.tree.structure(part), kinds)
+        key = (jax.tree.structure(part), kinds, offsets)  # alike for groups of equal shapes
         if key not in programs:
-            programs[key] = _program(part, constants, execute, donate)
+            programs[key] = _program(part, offsets, constants, execute, donate)
         changed = jax.tree.leaves([numbered[i] for i in leaves])[::-1]
         params = [numbered[i].param for i in leaves]
         groups.append(Group([first[0] + i for i in leaves], params, changed, programs[key]))
@@ -80,7 +81,9 @@ def _full(sizes: list[int]) -> list[list[int]]:
     return groups
 
 
-def _program(part: Work, constants: tuple[Any, ...], execute: Execute, donate: bool) -> Callable[..., list[jax.Array]]:
+def _program(
+    part: Work, offsets: Any, constants: tuple[Any, ...], execute: Execute, donate: bool
+) -> Callable[..., list[jax.Array]]:
     """The step of one group, from its arrays before to those after.
 
     Both are in reverse: the compiler of jax 0.6 aborts on a program whose result is that of the kernel as it is.
@@ -90,7 +93,8 @@ def _program(part: Work, constants: tuple[Any, ...], execute: Execute, donate: b
     def run(clean: Any, shared: list[Any], gradients: list[Any], arrays: list[Any]) -> list[jax.Array]:
         known = [x if constant is None else constant for x, constant in zip(shared, constants, strict=True)]
         pairs = zip(leaves.unflatten(arrays[::-1]), gradients, strict=True)
-        given = numbers.unflatten(known).replace(leaves=tuple(leaf._replace(gradient=g) for leaf, g in pairs))
+        here = tuple(leaf._replace(gradient=g) for leaf, g in pairs)
+        given = numbers.unflatten(known).replace(leaves=here, offsets=offsets)
 
         def step() -> list[jax.Array]:
             return jax.tree.leaves(execute(given))[::-1]

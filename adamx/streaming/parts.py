@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from adamx.core.guarded import Branch
 from adamx.core.leaf import Leaf
 from adamx.core.step import Execute
 from adamx.core.work import Work
-from adamx.kernels.execute import least_of
+from adamx.kernels.execute import small_of
 from adamx.streaming.groups import Group, before, groups_of, shared_numbers
+from adamx.streaming.pieces import Inputs
 from adamx.trees import Tree
 
 SMALL = 1024
@@ -69,7 +70,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.work: Work | None = None
         self.calls = 0
-        self.least = 0
+        self.small: tuple[bool, ...] = ()
         self.stepped: list[Any] = []
         self.conditions: list[Any] = []
         self.origin: dict[int, Any] = {}
@@ -77,7 +78,7 @@ class _Recorder:
     def execute(self, work: Work) -> tuple[Leaf, ...]:
         self.calls += 1
         flat, treedef = jax.tree.flatten(before(work))
-        self.work, self.least = work, least_of(work)
+        self.work, self.small = work, small_of(work)
         self.stepped = list(jax.lax.optimization_barrier(tuple(flat)))  # arrays that no equation makes otherwise
         self.origin = {id(new): old for new, old in zip(self.stepped, flat, strict=True)}
         return treedef.unflatten(self.stepped)
@@ -90,21 +91,26 @@ class _Recorder:
         def chosen(new: Any, old: Any) -> Any:
             if new is old or self.origin.get(id(new)) is old:
                 return new
-            return jnp.where(clean, new, jnp.asarray(old).astype(jnp.result_type(new)))
+            return either(clean, new, old)
 
         return jax.tree.map(chosen, (moved, after), (keep(moved), state))
 
 
-def in_parts(take: Take, trees: tuple[Tree, Tree, Tree, Any], execute: Execute, donate: bool) -> Parts | None:
+def either(clean: Any, new: Any, old: Any) -> jax.Array:
+    """An array after a step that is taken, or before it, in the dtype of the new one."""
+    return jnp.where(clean, new, jnp.asarray(old).astype(jnp.result_type(new)))
+
+
+def in_parts(take: Take, given: Inputs, execute: Execute, donate: bool) -> Parts | None:
     """A step in parts, or None where it must be taken as a whole.
 
     Args:
         take: the step.
-        trees: gradients, parameters, state and extra arguments, of arrays or their shapes.
+        given: its inputs.
         execute: takes the leaves of a group through the step.
         donate: whether groups write in place.
     """
-    (inputs, treedef), recorder = jax.tree.flatten(trees), _Recorder()
+    (inputs, treedef), recorder = jax.tree.flatten(given.whole), _Recorder()
     rows: list[int] = []
 
     def recorded(*inputs: Any) -> list[Any]:
@@ -125,17 +131,16 @@ def in_parts(take: Take, trees: tuple[Tree, Tree, Tree, Any], execute: Execute, 
         return None
     if recorder.work is None or recorder.calls > 1 or recorder.work.offsets is not None or program.jaxpr.effects:
         return None
-    sizes = [len(jax.tree.leaves(tree)) for tree in trees]
-    return _Program(program, sizes, rows).parts(recorder, execute, donate)
+    return _Program(program, given, rows).parts(recorder, execute, donate)
 
 
 class _Program:
     """A recorded step, its inputs and results by what they are."""
 
-    def __init__(self, program: Any, sizes: list[int], rows: list[int]) -> None:
-        self.program = program
+    def __init__(self, program: Any, given: Inputs, rows: list[int]) -> None:
+        self.program, self.offsets = program, given.offsets
         self.inputs = {v: i for i, v in enumerate(program.jaxpr.invars)}
-        self.first = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        self.first, self.split = given.first, given.split
         found = iter(program.jaxpr.outvars)
         self.rows = [[next(found) for _ in range(row)] for row in rows]
 
@@ -151,46 +156,54 @@ class _Program:
             return None  # something else changes gradients or weights before the executor gets them
         origin = dict(zip(stepped, arrays, strict=True))
         wanted, results = [*conditions, *shared], list[Source]()
-        for v in (*params, *state):
+        for place, v in enumerate((*params, *state), start=self.first[1]):
             number = self.number(v)
             if not isinstance(v, Literal) and v in origin:
                 results.append(Source("stepped", origin[v]))
             elif number is not None:
                 results.append(Source("input", number))
+            elif place in self.split:
+                return None  # each process would have to calculate its own elements
             else:
                 results.append(Source("number", len(wanted)))
                 wanted.append(v)
-        needed = _needed(self.program.jaxpr, wanted)
+        needed = needed_for(self.program.jaxpr, wanted)
         numbers = sorted(self.inputs[v] for v in needed if v in self.inputs)
         beside = [i for i in numbers if i < self.first[2]]
         moving = [i for i in numbers if beside and self.first[2] <= i < self.first[3]]
         of_params = any(source.kind == "number" for source in results[: len(params)])
-        if of_params or needed & set(stepped) or self.elements(moving) > SMALL:
+        if of_params or needed & set(stepped) or self.elements(moving) > SMALL or self.split & set(numbers):
             return None
         work: Any = recorder.work
-        groups = groups_of(work.replace(least=recorder.least), self.first, arrays, execute, donate)
-        return Parts(self.run(wanted, numbers), numbers, beside, len(conditions), len(shared), groups, results)
+        work = work.replace(small=recorder.small, offsets=self.offsets)
+        groups = groups_of(work, self.first, arrays, execute, donate)
+        run = from_inputs(self.program, wanted, numbers)
+        return Parts(run, numbers, beside, len(conditions), len(shared), groups, results)
 
     def elements(self, numbers: list[int]) -> int:
         """Of some inputs."""
         return sum(self.program.jaxpr.invars[i].aval.size for i in numbers)
 
-    def run(self, wanted: list[Any], needed: list[int]) -> Callable[[list[Any]], list[jax.Array]]:
-        """Some results, from the inputs that they follow from; XLA drops what makes the others."""
-        program = self.program
-        at = [next(i for i, v in enumerate(program.jaxpr.outvars) if v is result) for result in wanted]
 
-        def numbers(given: list[Any]) -> list[jax.Array]:
-            known = dict(zip(needed, given, strict=True))
-            inputs = [known.get(i, jnp.zeros(v.aval.shape, v.aval.dtype)) for i, v in enumerate(program.jaxpr.invars)]
-            results = jaxpr_as_fun(program)(*inputs)
-            return [results[i] for i in at]
+def from_inputs(program: Any, wanted: Sequence[Any], numbers: list[int]) -> Callable[[list[Any]], list[jax.Array]]:
+    """Some variables of a program, from the inputs that they follow from; XLA drops what makes the others.
 
-        return jax.jit(numbers)
+    Args:
+        program: a `ClosedJaxpr`.
+        wanted: the variables.
+        numbers: of the inputs.
+    """
+    part = ClosedJaxpr(program.jaxpr.replace(outvars=list(wanted)), program.consts)
+
+    def results(given: list[Any]) -> list[jax.Array]:
+        known, kinds = dict(zip(numbers, given, strict=True)), [v.aval for v in part.jaxpr.invars]
+        return jaxpr_as_fun(part)(*[known.get(i, jnp.zeros(kind.shape, kind.dtype)) for i, kind in enumerate(kinds)])
+
+    return jax.jit(results)
 
 
-def _needed(jaxpr: Any, wanted: Sequence[Any]) -> set[Any]:
-    """The variables of a program that some of its results follow from."""
+def needed_for(jaxpr: Any, wanted: Sequence[Any]) -> set[Any]:
+    """The variables of a program that some of them follow from."""
     found = {v for v in wanted if not isinstance(v, Literal)}
     for equation in reversed(jaxpr.eqns):
         if any(v in found for v in equation.outvars):

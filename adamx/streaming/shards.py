@@ -1,11 +1,16 @@
-"""Leaves with shards on several devices: joined on the host, cut again, and side by side for one program."""
+"""Leaves with shards on several devices: joined on the host, cut again, and side by side for one program.
 
+Of a leaf with shards on several processes each process joins and cuts its own.
+"""
+
+import functools
 import math
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from adamx.sharding.region import automatic
@@ -13,6 +18,9 @@ from adamx.trees import Tree
 
 Device = Any
 """A `jax.Device`."""
+
+Box = tuple[tuple[int, int], ...]
+"""For each axis of an array where a part of it begins and ends."""
 
 ALIGNMENT = 64
 """XLA takes an array of NumPy into its CPU memory without a copy if it begins at a multiple of so many bytes."""
@@ -23,27 +31,73 @@ def is_split(x: Any) -> bool:
     return isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
 
 
-def is_held(x: Any) -> bool:
-    """Whether the devices of this process hold all elements of an array."""
-    return not is_split(x) or x.is_fully_addressable or sum(s.data.size for s in _shards(x)) == x.size
+def box(x: Any) -> Box:
+    """The elements of an array that the devices of this process hold.
+
+    Args:
+        x: an array, or a `jax.ShapeDtypeStruct`; without a sharding it is whole.
+
+    Raises:
+        ValueError: they are none, or no box, or another number of shards than in other processes.
+    """
+    shape, sharding = np.shape(x), getattr(x, "sharding", None)
+    if isinstance(x, Tracer) or sharding is None or sharding.is_fully_addressable:
+        return tuple((0, n) for n in shape)
+    return _box(sharding, shape)
+
+
+@functools.lru_cache(maxsize=4096)
+def _box(sharding: Any, shape: tuple[int, ...]) -> Box:
+    held: dict[int, set[Box]] = {}
+    for device, index in sharding.devices_indices_map(shape).items():
+        held.setdefault(device.process_index, set()).add(_bounds(index, shape))
+    own = held.get(jax.process_index(), set())
+    axes = zip(*own, strict=True)
+    found = tuple((min(begin for begin, _ in axis), max(end for _, end in axis)) for axis in axes)
+    if not own or sum(map(_size, own)) != _size(found) or len(set(map(len, held.values()))) > 1:
+        raise ValueError(
+            f"this process has the shards {', '.join(map(written, sorted(own))) or 'of no device'} of an array, "
+            "adamx.on_host needs that they form one box, and as many shards in each process: order the devices of the "
+            "mesh by process, as jax.make_mesh does, or keep the state on devices, adamx.shard_state"
+        )
+    return found
+
+
+def written(found: Box) -> str:
+    """A box as an index is written, [0:8, 0:64]."""
+    return "[" + ", ".join(f"{begin}:{end}" for begin, end in found) + "]"
+
+
+def lies_apart(x: Any) -> bool:
+    """Whether other processes hold elements of an array that this one does not."""
+    return box(x) != tuple((0, n) for n in np.shape(x))
 
 
 def to_host(tree: Tree, host: Device, may_alias: bool | None = None) -> Tree:
-    """A tree of whole arrays on the host. Shards are joined there: no accelerator gathers them.
+    """A tree of arrays on the host, with all that this process holds. Shards are joined there: no accelerator gathers.
 
     Args:
-        tree: of arrays, each held by the devices of this process.
+        tree: of arrays.
         host: the device.
         may_alias: as in `jax.device_put`, of arrays on one device.
     """
     return jax.device_put(jax.tree.map(_joined, tree), host, may_alias=may_alias)
 
 
+def like(arrays: list[jax.Array], others: list[jax.Array]) -> list[Any]:
+    """Of some arrays those elements that this process holds of others, in the memory of NumPy if they are not all."""
+    wanted = zip(map(box, arrays), map(box, others), strict=True)
+    return [
+        x if here == own else np.asarray(_joined(x))[_moved(own, here)]
+        for x, (here, own) in zip(arrays, wanted, strict=True)
+    ]
+
+
 def to_shards(leaves: list[jax.Array], places: list[Any]) -> list[jax.Array]:
-    """Copies of leaves of the host, with these shardings. Each device gets its shard alone."""
+    """Copies of leaves of the host, each with the shape and sharding of a place. Each device gets its shard alone."""
     moved: dict[int, jax.Array] = {}
-    whole = [i for i, place in enumerate(places) if len(place.device_set) == 1]
-    copies = jax.device_put([leaves[i] for i in whole], [places[i] for i in whole], may_alias=False)
+    whole = [i for i, place in enumerate(places) if len(place.sharding.device_set) == 1]
+    copies = jax.device_put([leaves[i] for i in whole], [places[i].sharding for i in whole], may_alias=False)
     moved.update(zip(whole, copies, strict=True))
     return [moved[i] if i in moved else _cut(x, place) for i, (x, place) in enumerate(zip(leaves, places, strict=True))]
 
@@ -80,24 +134,40 @@ def _joined(x: Any) -> Any:
     shards = _shards(x)
     if len(shards) == 1:
         return shards[0].data
-    whole = _empty(x.shape, x.dtype)
+    here = box(x)
+    joined = _empty(tuple(end - begin for begin, end in here), x.dtype)
     for shard in shards:
-        whole[shard.index] = np.asarray(shard.data)
-    return whole
+        joined[_moved(_bounds(shard.index, x.shape), here)] = np.asarray(shard.data)
+    return joined
 
 
 def _cut(x: jax.Array, place: Any) -> jax.Array:
-    values = np.asarray(x)  # a view: x can be written in place once nothing holds it
-    shared = next(iter(place.device_set)).platform == "cpu"  # XLA takes views there without a copy
+    values, here = np.asarray(x), box(place)  # a view: x can be written in place once nothing holds it
+    shared = next(iter(place.sharding.device_set)).platform == "cpu"  # XLA takes views there without a copy
 
     def part(index: Any) -> Any:
+        given = values[_moved(_bounds(index, place.shape), here)]
         if not shared:
-            return values[index]
-        own = _empty(values[index].shape, values.dtype)
-        own[...] = values[index]
+            return given
+        own = _empty(given.shape, values.dtype)
+        own[...] = given
         return own
 
-    return jax.make_array_from_callback(x.shape, place, part)
+    return jax.make_array_from_callback(place.shape, place.sharding, part)
+
+
+def _bounds(index: Any, shape: tuple[int, ...]) -> Box:
+    """The index of a shard as a box."""
+    return tuple(axis.indices(n)[:2] for axis, n in zip(index, shape, strict=True))
+
+
+def _moved(inner: Box, outer: Box) -> tuple[slice, ...]:
+    """Where a box is in another one around it."""
+    return tuple(slice(begin - first, end - first) for (begin, end), (first, _) in zip(inner, outer, strict=True))
+
+
+def _size(found: Box) -> int:
+    return math.prod(end - begin for begin, end in found)
 
 
 def _empty(shape: tuple[int, ...], dtype: Any) -> Any:

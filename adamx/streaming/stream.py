@@ -9,13 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adamx.core.step import Execute
-from adamx.streaming.parts import Parts, Take
-from adamx.streaming.shards import Device, common_devices, side_by_side, to_host, to_shards
+from adamx.streaming.parts import Parts
+from adamx.streaming.pieces import Trees
+from adamx.streaming.shards import Device, common_devices, like, side_by_side, to_host, to_shards
+from adamx.streaming.whole import Whole
 from adamx.trees import Tree
-
-Whole = Callable[[Tree, Tree, Tree, Any], tuple[Tree, Tree]]
-"""The compiled step of a whole tree, from parameters, state, gradients and extra arguments to parameters and state."""
 
 
 class Memory:
@@ -72,9 +70,9 @@ class Stream:
             if _device(g).platform != host.platform:  # all are queued at once and arrive in this order
                 g.copy_to_host_async()
 
-    def gradients(self, given: list[jax.Array]) -> list[jax.Array]:
-        """Gradients on the host."""
-        return to_host(given, self.host)
+    def gradients(self, given: list[jax.Array], params: list[jax.Array]) -> list[jax.Array]:
+        """Gradients on the host, with the elements that this process holds of their parameters."""
+        return to_host(like(given, params), self.host)
 
     def down(self, params: list[jax.Array]) -> list[jax.Array]:
         """Parameters on the host, in arrays that may be written."""
@@ -86,7 +84,7 @@ class Stream:
 
     def up(self, old: list[jax.Array], new: list[jax.Array]) -> list[jax.Array]:
         """Parameters after the step where they were before, in the memory that those give back."""
-        places = [p.sharding for p in old]
+        places = [jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding) for p in old]
         for p in old:
             if id(p) not in self.kept:
                 p.delete()
@@ -100,6 +98,20 @@ def _device(x: Any) -> Device:
     return next(iter(x.devices()))
 
 
+def calculated(parts: Parts | Whole, flat: list[jax.Array], host: Device) -> list[jax.Array]:
+    """The numbers of a step, on the host.
+
+    They are calculated where the gradients are that they need, over the shards of all processes.
+
+    Args:
+        parts: the step.
+        flat: its inputs.
+        host: the device of the state.
+    """
+    devices = common_devices([flat[i] for i in parts.beside], host)
+    return to_host(parts.numbers(side_by_side([flat[i] for i in parts.needed], devices)), host)
+
+
 def step_parts(parts: Parts, flat: list[jax.Array], stream: Stream) -> list[jax.Array]:
     """The leaves of parameters and state after a step in parts.
 
@@ -108,16 +120,15 @@ def step_parts(parts: Parts, flat: list[jax.Array], stream: Stream) -> list[jax.
         flat: its inputs.
         stream: moves them.
     """
-    devices = common_devices([flat[i] for i in parts.beside], stream.host)
-    given = side_by_side([flat[i] for i in parts.needed], devices)
-    numbers = to_host(parts.numbers(given), stream.host)
+    numbers = calculated(parts, flat, stream.host)
     conditions = numbers[: parts.conditions]
     clean = functools.reduce(jnp.logical_and, conditions) if conditions else None
     shared = numbers[parts.conditions : parts.conditions + parts.shared]
     after: dict[int, jax.Array] = {}
 
     def arrive(k: int) -> list[jax.Array]:
-        return stream.gradients([flat[i] for i in parts.groups[k].gradients])
+        group = parts.groups[k]
+        return stream.gradients([flat[i] for i in group.gradients], [flat[i] for i in group.params])
 
     def go_back(k: int) -> None:
         numbers = parts.groups[k].params
@@ -136,31 +147,25 @@ def step_parts(parts: Parts, flat: list[jax.Array], stream: Stream) -> list[jax.
     return [places[source.kind][source.number] for source in parts.results]
 
 
-def whole(take: Take, execute: Execute, donate: bool) -> Whole:
-    """The compiled step of a whole tree.
-
-    Args:
-        take: the step.
-        execute: takes the leaves through it.
-        donate: whether the state is written in place.
-    """
-
-    def run(params: Tree, state: Tree, gradients: Tree, extra: Any) -> tuple[Tree, Tree]:
-        return take(gradients, params, state, extra, execute, None)
-
-    return jax.jit(run, donate_argnums=(0, 1) if donate else 0)
+def stepped(plan: Parts | Whole, trees: Trees, stream: Stream) -> tuple[Tree, Tree]:
+    """Parameters and state after a step in parts, or of the whole tree; arguments as of `step_whole`."""
+    if isinstance(plan, Whole):
+        return step_whole(plan, trees, stream)
+    return jax.tree.structure(trees[1:3]).unflatten(step_parts(plan, jax.tree.leaves(trees), stream))
 
 
-def step_whole(run: Whole, trees: tuple[Tree, Tree, Tree, Any], stream: Stream) -> tuple[Tree, Tree]:
+def step_whole(whole: Whole, trees: Trees, stream: Stream) -> tuple[Tree, Tree]:
     """Parameters and state after a step of the whole tree on the host.
 
     Args:
-        run: the step.
-        trees: gradients, parameters, state and extra arguments.
+        whole: the step.
+        trees: its inputs.
         stream: moves them.
     """
     gradients, params, state, extra = trees
     leaves, treedef = jax.tree.flatten(params)
-    sent, others = to_host((gradients, extra), stream.host)
-    moved, after = run(treedef.unflatten(stream.down(leaves)), state, sent, others)
+    numbers = calculated(whole, jax.tree.leaves(trees), stream.host)
+    found, of_gradients = jax.tree.flatten(gradients)
+    sent, others = to_host((of_gradients.unflatten(like(found, leaves)), extra), stream.host)
+    moved, after = whole.run(treedef.unflatten(stream.down(leaves)), state, sent, others, numbers)
     return treedef.unflatten(stream.up(leaves, jax.tree.leaves(moved))), after

@@ -94,14 +94,15 @@ def test_float32_leaves_that_xla_steps_as_fast_are_left_to_it(monkeypatch):
     tiny, small, large, half = leaf((4, 4)), leaf((32, 32)), leaf((128, 128)), leaf((4, 4), p=jnp.bfloat16)
     of = {id(one): form_of(one, FULL, PLAIN) for one in (tiny, small, large, half)}
 
-    def taken(*leaves):
-        forms = worthwhile([of[id(one)] for one in leaves], list(leaves))
+    def taken(*leaves, small=None):
+        forms = worthwhile([of[id(one)] for one in leaves], list(leaves), small)
         return [form is not None for form in forms]
 
     assert taken(tiny, small, half) == [False, False, True]
     assert taken(tiny, small, large, half) == [False, True, True, True]
     assert taken(*[tiny] * 127, half) == [*[False] * 127, True]
     assert taken(*[tiny] * 128) == [True] * 128
+    assert taken(tiny, tiny, half, small=(False, True, True)) == [True, False, True]  # shards of other leaves
 
 
 def test_a_sum_that_is_dithered_is_left_to_xla():

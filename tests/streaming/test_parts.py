@@ -7,6 +7,7 @@ import adamx
 from adamx.core.step import Pass, Update, Weights, take_step
 from adamx.core.work import by_xla
 from adamx.streaming.parts import in_parts
+from adamx.streaming.pieces import Inputs
 
 SHAPES = {"a": (64, 64), "b": (3,)}
 PARAMS = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
@@ -18,7 +19,7 @@ def parts_of(tx, params=PARAMS, execute=by_xla):
         weights, after = take_step(tx, gradients, state, Weights(params), Pass(execute, extra, branch=branch))
         return weights.params, after
 
-    return in_parts(take, (params, params, jax.eval_shape(tx.init, params), {}), execute, False)
+    return in_parts(take, Inputs(*[(params, params, jax.eval_shape(tx.init, params), {})] * 2), execute, False)
 
 
 def clipped(tx):

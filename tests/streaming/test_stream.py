@@ -57,7 +57,7 @@ class Recorded(Stream):
         super().__init__([], [], DEVICE, Memory(), False)
         self.events = events
 
-    def gradients(self, given):
+    def gradients(self, given, params):
         self.events.append(f"gradient {int(given[0])} down")
         return given
 

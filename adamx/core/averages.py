@@ -159,11 +159,11 @@ def averages_of(
 
     Args:
         second: line 8 on one leaf.
-        b1: as for `scale_by_moments`, as are the next four.
-        b2: likewise.
-        mu_dtype: likewise.
-        nu_dtype: likewise.
-        precise: likewise.
+        b1: β1, as an argument of an optimizer.
+        b2: β2.
+        mu_dtype: the dtype or codec that stores m.
+        nu_dtype: the dtype or codec that stores v.
+        precise: whether averages are precise, see `scale_by_moments`.
         message: what stage 1 emits.
 
     Raises:

@@ -33,7 +33,7 @@ class Form(NamedTuple):
         dtypes: of gradient and parameter, by name.
         weights: PLAIN, MASTER or STOCHASTIC.
         mu: how m is stored, and its block.
-        nu: likewise v.
+        nu: how v is stored, and its block.
     """
 
     dtypes: tuple[str, str]

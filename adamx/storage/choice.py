@@ -88,16 +88,16 @@ def _nearest_stalls(dtype: Any, decay: Scalar) -> bool:
 
 
 def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float = 2.0) -> tuple[Codec, Codec]:
-    """Both codecs. m is dithered as well as v where v is and nothing is said against it.
+    """Both codecs. If v is dithered, m is dithered too, unless `mu_dtype` says otherwise.
 
     Alone, a bfloat16 m rounds to nearest, in the layout of optax's state, and stops up to 4 % short of a constant
-    gradient; where the state counts steps for v anyway, there is no reason to.
+    gradient. If v is dithered the counter exists, and m needs no rounding to nearest.
 
     Args:
-        mu_dtype: as for `scale_by_moments`, as are the next three.
-        nu_dtype: likewise.
-        b1: likewise.
-        b2: likewise.
+        mu_dtype: the dtype or codec that stores m.
+        nu_dtype: the dtype or codec that stores v.
+        b1: β1.
+        b2: β2.
         p: the power of |g| that v averages: steps divide by its p-th root. Infinity: v is a maximum of |g|.
 
     Raises:

@@ -19,7 +19,7 @@ class InBlocks(NamedTuple):
     Attributes:
         codes: of the elements.
         scale: of each block, with 1 in the place of the last axis.
-        top: likewise the largest element.
+        top: the largest element of each block, of the same shape.
     """
 
     codes: jax.Array

@@ -20,8 +20,8 @@ class Group(NamedTuple):
 
     Attributes:
         gradients: their numbers among the inputs of the step.
-        params: likewise.
-        changed: likewise, of all arrays that the step changes, the last first.
+        params: the numbers of their parameters there.
+        changed: the numbers of all arrays there that the step changes, the last first.
         program: from a condition or None, the shared numbers, gradients and arrays before to arrays after.
     """
 

@@ -159,25 +159,29 @@ def final_accuracy(run: Run) -> float:
 
 
 def draw(runs: dict[str, Run], steps: int, out: Path) -> None:
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, sharex=True, width_ratios=(2, 1, 1))
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    panels = figure.subplot_mosaic([["loss", "loss"], ["accuracy", "schedule"]], sharex=True)
+    loss, accuracy, schedule = (panels[name] for name in ("loss", "accuracy", "schedule"))
     for (name, run), look in zip(runs.items(), (ABOVE, BELOW), strict=True):
-        left.plot(range(1, steps + 1), run.losses, label=name, **look)
-        middle.plot(list(run.accuracies), [100 * a for a in run.accuracies.values()], label=name, **look)
-    right.plot(range(steps), [1e3 * float(learning_rate(steps)(t)) for t in range(steps)], color="#009E73", linewidth=2)
+        loss.plot(range(1, steps + 1), run.losses, label=name, **look)
+        accuracy.plot(list(run.accuracies), [100 * a for a in run.accuracies.values()], label=name, **look)
+    schedule.plot(
+        range(steps), [1e3 * float(learning_rate(steps)(t)) for t in range(steps)], color="#009E73", linewidth=2
+    )
 
-    left.set(title="Loss", yscale="log", ylabel="cross-entropy of a batch (nats)")
+    loss.set(title="Loss", yscale="log", ylabel="cross-entropy of a batch (nats)")
     lowest = 100 * min(final_accuracy(run) for run in runs.values()) - 20
-    middle.set(title="Accuracy", ylabel="test images recognised (%)", ylim=(max(0, lowest), 101))
-    middle.axhline(100 * REQUIRED_ACCURACY, color="0.3", linewidth=1, linestyle=":", label="to be reached")
-    right.set(title="Schedule", ylabel="learning rate (thousandths)", ylim=(0, None))
-    for axes in (left, middle, right):
+    accuracy.set(title="Accuracy", ylabel="test images recognised (%)", ylim=(max(0, lowest), 101))
+    accuracy.axhline(100 * REQUIRED_ACCURACY, color="0.3", linewidth=1, linestyle=":", label="to be reached")
+    schedule.set(title="Schedule", ylabel="learning rate (thousandths)", ylim=(0, None))
+    for axes in panels.values():
         axes.set_xlabel("time (steps)")
+        axes.tick_params(labelbottom=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend()
-    middle.legend(loc="lower right")
-    figure.savefig(out, dpi=120)
+    loss.legend()
+    accuracy.legend(loc="lower right")
+    figure.savefig(out, dpi=200)
 
 
 def main() -> int:

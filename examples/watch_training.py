@@ -66,5 +66,5 @@ with SummaryWriter(str(out)) as writer:
             for path, measurement in history[-1].items():
                 for field, number in measurement._asdict().items():
                     writer.add_scalar(f"{field}/{path}", number, t)
-adamx.diagnostics.plot(history).savefig(out / "training.png", dpi=130)
+adamx.diagnostics.plot(history).savefig(out / "training.png", dpi=200)
 print(f"loss {float(value):.1e} after {STEPS} steps; {len(history)} measurements in {out}, a picture in training.png")

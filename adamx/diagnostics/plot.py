@@ -49,9 +49,9 @@ def plot(history: Sequence[dict[str, Measurement]], fields: Sequence[str] = MEAS
     unknown = [name for name in fields if name not in LABELS]
     if unknown or not fields:
         raise ValueError(f"fields must be some of {', '.join(LABELS)}, got {list(fields)!r}")
-    columns = min(len(fields), 3)
+    columns = min(len(fields), 2)
     rows = -(-len(fields) // columns)
-    figure = Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(4 * columns, 2.4 * rows), layout="constrained")  # as wide as a page of text
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     paths = list(history[0])
     for axis, name in zip(axes, fields, strict=False):
@@ -68,7 +68,5 @@ def plot(history: Sequence[dict[str, Measurement]], fields: Sequence[str] = MEAS
     for axis in axes[max(len(fields) - columns, 0) : len(fields)]:
         axis.set_xlabel("step")
         axis.tick_params(labelbottom=True)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(paths), 4), fontsize=8
-    )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(paths), 2 * columns))
     return figure

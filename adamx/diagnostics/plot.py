@@ -8,7 +8,7 @@ from adamx.diagnostics.measure import MEASURED, Measurement
 LABELS = {
     "signal_to_noise": r"mean $|\hat m|/\sqrt{\hat v}$",
     "above_rate": r"share of steps $> \alpha$",
-    "above_bound": "share of steps > paper's bound",
+    "above_bound": "share > the paper's bound",
     "spike": r"RMS of $g/\sqrt{\hat v}$",
     "cosine": "cos(m, g)",
     "update_ratio": r"$\|$update$\|\,/\,\|$parameter$\|$",

@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from adamx import numerics
 from adamx.numerics import Scalar
@@ -36,10 +37,12 @@ class Weight(NamedTuple):
         return weigh(self.decay, self.count, precise=self.precise)
 
 
-def correct(moment: Tree, weight: Weight | float) -> Tree:
+def correct(moment: Tree, weight: Weight | Scalar) -> Tree:
     """`moment / (1 - β^t)` on every leaf; a weight of the number 1.0 says that it is corrected already."""
-    if not isinstance(weight, Weight):
+    if isinstance(weight, float) and weight == 1.0:
         return moment
+    if not isinstance(weight, Weight):
+        return _divide(moment, jnp.asarray(weight, float))
     if weight.precise:
         return _divide(moment, numerics.ema_weight(weight.decay, weight.count, precise=True))
     return _weigh_and_divide(moment, weight.decay, weight.count)
@@ -77,8 +80,8 @@ class Message:
     nu: Tree
     b1: Scalar
     b2: Scalar
-    mu_weight: Weight | float
-    nu_weight: Weight | float
+    mu_weight: Weight | Scalar
+    nu_weight: Weight | Scalar
     nu_codec: Codec = dataclasses.field(default_factory=Float)
 
     def m_hat(self) -> Tree:
@@ -171,7 +174,7 @@ class InfinityMoments(Message):
         """Line 9, from an m that is held so that a gradient near the largest float does not overflow by rounding."""
         weight = self.mu_weight
         if not isinstance(weight, Weight):
-            return self.mu
+            return correct(self.mu, weight)
         held_by = functools.partial(_held, weight.evaluate())
         return correct(map_leaves(held_by, 1, self.mu)[0], weight)
 

@@ -11,6 +11,7 @@ from adamx.core.errors import wrong_state
 from adamx.core.message import Weight, check_message
 from adamx.core.rate import ScalarOrSchedule
 from adamx.diagnostics.measure import MEASURED, measure, paper_bound
+from adamx.numerics import Scalar
 from adamx.trees import map_leaves
 
 LARGE = 2**20
@@ -126,8 +127,8 @@ def _parts(rows: list[tuple[int, Any]]) -> list[list[tuple[int, Any]]]:
     return parts
 
 
-def _evaluated(weight: Weight | float) -> jax.Array:
-    return weight.evaluate() if isinstance(weight, Weight) else jnp.float32(weight)
+def _evaluated(weight: Weight | Scalar) -> jax.Array:
+    return weight.evaluate() if isinstance(weight, Weight) else jnp.asarray(weight, float)
 
 
 def _written(m: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:

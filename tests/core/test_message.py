@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import adamx
+from adamx.core.message import InfinityMoments
 
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}
 GRADIENTS = {"w": jnp.array([0.1, -0.3]), "b": jnp.array(0.7)}
@@ -174,3 +175,15 @@ def test_on_first_moment_keeps_the_state_of_its_transformation():
     stream = jax.tree.map(lambda g: jnp.stack([g, g * 2, g * 3]), GRADIENTS)
     scanned, _ = jax.lax.scan(lambda s, g: (tx.update(g, s, PARAMS)[1], None), tx.init(PARAMS), stream)
     assert bits(scanned) == bits(state)
+
+
+@pytest.mark.parametrize("kind", [adamx.Moments, InfinityMoments])
+def test_a_message_of_numbers_is_corrected_by_its_weights(kind):
+    g = {"w": jnp.asarray([0.5, -2.0])}
+    moments = kind(jnp.asarray(3), g, g, g, 0.5, 0.75, 1 - 0.5**3, jnp.float32(1 - 0.75**3))
+    np.testing.assert_allclose(moments.m_hat()["w"], np.array([0.5, -2.0]) / 0.875, rtol=1e-6)
+    np.testing.assert_allclose(moments.v_hat()["w"], np.array([0.5, -2.0]) / 0.578125, rtol=1e-6)
+    emitted = emit(g)
+    again = adamx.Moments(**emitted.as_dict())
+    np.testing.assert_allclose(again.m_hat()["w"], emitted.m_hat()["w"], rtol=1e-6)
+    np.testing.assert_allclose(again.v_hat()["w"], emitted.v_hat()["w"], rtol=1e-6)

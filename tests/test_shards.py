@@ -19,11 +19,9 @@ QUICK = {
         "shapes/master weights, int8",
         "shapes/mars",
         "cut/int8",
-        "explicit/averaged, int8",
     ],
     "manual.py": [
         "manual/probe",
-        "manual/stable_adamw",
         "manual/averaged master weights",
         "forgotten/fused",
         "members/mars",

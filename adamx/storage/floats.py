@@ -187,6 +187,7 @@ def _encode_apart(x: jax.Array, dtype: jnp.dtype, bits: jax.Array | None, square
     top, rest = largest_two(size, ROUNDING)
     scale = jnp.maximum(numerics.power_of_two(rest), float(jnp.finfo(jnp.float32).tiny))
     closed = _closed(jnp.minimum(size, rest) / scale, dtype)
+    closed = jnp.maximum(closed, jnp.where(size > 0, float(jnp.finfo(jnp.float32).tiny), 0))  # it may have vanished
     read = functools.partial(_opened, dtype=dtype)  # rounded so that what is read has no bias: errors of v add up
     codes = to_narrow(jnp.copysign(closed, x), dtype, bits, square=square, read=read)
     largest = jnp.copysign(jnp.full_like(x, float(jnp.finfo(dtype).max)), x).astype(dtype)

@@ -22,8 +22,8 @@ TRANSFORMATIONS = {
     "bfloat16 and int8": (adamx.adam(1e-3, mu_dtype="bfloat16", nu_dtype=INT8), jnp.float32),
     "int4": (adamx.adam(1e-3, mu_dtype=INT4, nu_dtype=INT4), jnp.float32),
     "int4 and float32": (adamx.adamw(1e-3, mu_dtype=INT4, weight_decay=0.01), jnp.float32),
-    "float8 and float16": (
-        adamx.adamw(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16", weight_decay=0.01),
+    "float8": (
+        adamx.adamw(1e-3, mu_dtype="float8_e5m2", nu_dtype="float8_e4m3fn", weight_decay=0.01),
         jnp.float32,
     ),
     "precise, master weights": (adamx.with_master_weights(adamx.adam(1e-3, b2=0.999999, precise=True)), jnp.bfloat16),

@@ -18,7 +18,8 @@ W, NORM = 64 * 128, 128
         ({"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"}, 4, 4),
         ({"mu_dtype": Int8(min_size=4096), "nu_dtype": Int8(min_size=4096)}, 2.125, 8),
         ({"mu_dtype": "bfloat16", "nu_dtype": Int8(min_size=4096)}, 3.0625, 6),
-        ({"mu_dtype": "float8_e5m2", "nu_dtype": "float16"}, 1 + 2 / 64 + 2 + 2 / 64, 3 + 4 / 64),
+        ({"mu_dtype": "bfloat16", "nu_dtype": "float16"}, 2 + 2 + 2 / 64, 4 + 2 / 64),
+        ({"mu_dtype": "float8_e5m2", "nu_dtype": "float8_e4m3fn"}, 2 + 8 / 64, 2 + 8 / 64),
     ],
 )
 def test_bytes_by_leaf(arguments, w, norm):

@@ -16,9 +16,10 @@ from adamx.storage.choice import moment_codecs
 
 SHAPE = (32, 128)
 STEPS = 400
-CODECS = {"bfloat16": "bfloat16", "int8": Int8(min_size=4096), "int4": Int4(min_size=4096)}
+CODECS = {"bfloat16": "bfloat16", "float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2", "int8": Int8(min_size=4096), "int4": Int4(min_size=4096)}
 # Mean factor, median error, largest step.
 BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": (0.08, 0.07, 2.0), "int4": (0.1, 0.5, 2.0)}
+BARS |= dict.fromkeys(("float8_e4m3fn", "float8_e5m2"), BARS["int8"])
 
 
 def constant(random):
@@ -121,7 +122,7 @@ RUNS = {
     "bfloat16": lambda: adamx.adamw(1e-3, mu_dtype="bfloat16", nu_dtype="bfloat16"),
     "int8": lambda: adamx.adam(1e-3, mu_dtype=Int8(min_size=0), nu_dtype=Int8(min_size=0)),
     "int4": lambda: adamx.adam(1e-3, mu_dtype=Int4(min_size=0), nu_dtype=Int4(min_size=0)),
-    "float8": lambda: adamx.adam(1e-3, mu_dtype="float8_e5m2", nu_dtype="float16"),
+    "float8": lambda: adamx.adam(1e-3, mu_dtype="float8_e5m2", nu_dtype="float8_e4m3fn"),
     "master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16")),
     "24-bit master weights": lambda: adamx.with_master_weights(adamx.adam(1e-3, nu_dtype="bfloat16"), bits=24),
     "stochastic rounding": lambda: adamx.with_stochastic_rounding(adamx.adam(1e-3)),

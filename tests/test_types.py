@@ -73,7 +73,7 @@ VARIANTS = {
     "nesterov": {"nesterov": True},
     "float32 v": {"nu_dtype": jnp.float32},
     "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
-    "float8": {"mu_dtype": "float8_e5m2", "nu_dtype": "float16", "nesterov": True},
+    "float8": {"mu_dtype": "float8_e5m2", "nu_dtype": "float8_e4m3fn", "nesterov": True},
     "int8": {"mu_dtype": INT8, "nu_dtype": INT8},
 }
 

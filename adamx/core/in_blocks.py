@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from adamx.core.averages import Averages
 from adamx.storage import Int8, blocks
 from adamx.storage.codec import Quantized, is_quantized
-from adamx.storage.coded import ROUNDING
 from adamx.storage.dither import Thresholds
-from adamx.storage.largest import largest_two_at_once, largest_two_of_both
+from adamx.storage.largest import ROUNDING, largest_two_at_once, largest_two_of_both
 from adamx.storage.on_blocks import OnBlocks, View
 from adamx.trees import staged
 

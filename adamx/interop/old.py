@@ -61,7 +61,7 @@ def from_0_1(
 
 def _in_blocks_of(block_size: int, like: Any, stored: Any) -> Any:
     """What an `Int8` of another block size keeps, in the blocks of `like`; everything else as it is."""
-    if not is_quantized(like) or not like.apart:
+    if not is_quantized(like) or not jnp.issubdtype(like.codes.dtype, jnp.integer):
         return stored
     moment = Int8(block_size).decode(jax.tree.map(jnp.asarray, stored), jnp.dtype(jnp.float32))
     return encode(moment, like, square=like.codes.dtype == jnp.uint8)

@@ -115,7 +115,7 @@ def moment_codecs(mu_dtype: Any, nu_dtype: Any, b1: Scalar, b2: Scalar, p: float
 
 
 def codec_of(where: str, stored: Any) -> Codec:
-    """A codec for what is kept like this. Two numbers a block are those of `Int8` or `Int4`, one is of `Float`.
+    """A codec for what is kept like this. Floating codes are those of `Float`, integers those of `Int8` or `Int4`.
 
     Args:
         where: the path of the moment.
@@ -124,13 +124,12 @@ def codec_of(where: str, stored: Any) -> Codec:
     Raises:
         TypeError: it is not as a codec of adamx keeps it.
     """
-    codes = stored.codes if isinstance(stored, Quantized) else stored
-    dtype = jnp.result_type(codes)
-    plain = not isinstance(stored, Quantized) or not stored.apart
-    if not jnp.issubdtype(dtype, jnp.inexact if plain else jnp.integer):
-        raise TypeError(f"the moment at {where} cannot be carried: {dtype} is not of a codec of adamx")
-    if plain:
+    quantized = isinstance(stored, Quantized)
+    dtype = jnp.result_type(stored.codes if quantized else stored)
+    if jnp.issubdtype(dtype, jnp.inexact):
         return Float()
+    if not quantized or not stored.apart or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"the moment at {where} cannot be carried: {dtype} is not of a codec of adamx")
     size = blocks.size_of(stored.codes.shape[-1], stored.scales.shape[-2])
     return Int4(block_size=size) if dtype == CODES else Int8(block_size=size)
 

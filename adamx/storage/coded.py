@@ -16,10 +16,6 @@ from adamx.storage.codec import Quantized, Stored, precision, wrong_codes
 from adamx.storage.floats import Float
 from adamx.trees import Tree
 
-ROUNDING = 2.0**-21
-"""More than roundings do to a number on its way into units of its block's scale, of a GPU that divides to two units in
-the last place as well."""
-
 SHORTEST = 16
 """Last axes below this stay float32: two numbers a block would weigh more than the codes save."""
 

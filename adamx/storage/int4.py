@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from adamx.storage.codec import Codec, Quantized, Resolution, Stored
-from adamx.storage.coded import ROUNDING, Coded
+from adamx.storage.coded import Coded
 from adamx.storage.dither import fraction
-from adamx.storage.largest import largest_two
+from adamx.storage.largest import ROUNDING, largest_two
 from adamx.storage.rounding import to_bfloat16
 from adamx.storage.split import from_bits, nearest_even, widen
 

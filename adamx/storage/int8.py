@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from adamx.storage.codec import Quantized, Resolution
-from adamx.storage.coded import ROUNDING, Coded
-from adamx.storage.largest import largest_two
+from adamx.storage.coded import Coded
+from adamx.storage.largest import ROUNDING, largest_two
 
 BEND = {"int8": 0, "uint8": 160}
 """The code up to which a power of two has 16 codes; above it has 32."""

@@ -6,6 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+ROUNDING = 2.0**-21
+"""More than roundings do to a number on its way into units of its block's scale, of a GPU that divides to two units in
+the last place as well."""
+
 WINDOW = 32
 """Neighbours of the largest number that the one reduction tells apart: the bits of an integer."""
 

@@ -1,5 +1,7 @@
 """Rounding against a threshold: up where the fraction that does not fit exceeds it. Integer operations decide."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,8 +63,22 @@ def _sum(x: jax.Array, y: jax.Array, bits: jax.Array, drop: int) -> jax.Array:
     return jnp.where(plain, nearest_even(total, drop), rounded)
 
 
-def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square: bool = False) -> jax.Array:
-    """float32 within the range of a narrower dtype (float16, float8) to that dtype; arguments as `to_bfloat16`'s.
+def to_narrow(
+    x: jax.Array,
+    dtype: DTypeLike,
+    bits: jax.Array | None,
+    *,
+    square: bool = False,
+    read: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """float32 within the range of a narrower dtype (float16, float8) to that dtype.
+
+    Args:
+        x: as for `to_bfloat16`, as are the next three.
+        dtype: what it becomes.
+        bits: likewise.
+        square: likewise.
+        read: what a number that is kept stands for, growing with it; the fraction is of that. None: for itself.
 
     The step between neighbours is a power of two, so that quotient, fraction and product are exact, and the last
     conversion as well: that of XLA rounds float8 twice in some versions, by way of float16.
@@ -72,7 +88,11 @@ def to_narrow(x: jax.Array, dtype: DTypeLike, bits: jax.Array | None, *, square:
     step = jnp.maximum(ulp(x) * (float(info.eps) / float(jnp.finfo(jnp.float32).eps)), smallest)
     units = jnp.abs(x) / step
     below = jnp.floor(units)
-    whole = jnp.round(units) if bits is None else below + (units - below > fraction(bits)).astype(jnp.float32)
+    part = units - below
+    if read is not None:
+        low, number, high = (read(n * step) for n in (below, units, below + 1))
+        part = (number - low) / (high - low)
+    whole = jnp.round(below + part) if bits is None else below + (part > fraction(bits)).astype(jnp.float32)
     rounded = jnp.copysign(whole * step, x)
     if square:
         rounded = jnp.where(x > 0, jnp.maximum(rounded, smallest), rounded)

@@ -110,7 +110,7 @@ STORAGES = {
     "plain": {},
     "bfloat16": {"mu_dtype": "bfloat16", "nu_dtype": "bfloat16"},
     "m bfloat16": {"mu_dtype": "bfloat16"},
-    "float8": {"mu_dtype": "float8_e5m2", "nu_dtype": "float16"},
+    "float8": {"mu_dtype": "float8_e5m2", "nu_dtype": "float8_e4m3fn"},
     "int8": {"mu_dtype": INT8, "nu_dtype": INT8},
 }
 OURS = {

@@ -119,7 +119,7 @@ def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
     v = jnp.asarray(np.random.default_rng(0).standard_normal((3, 100)) ** 2 * size, jnp.float32)
     like = codec.zeros(v, v.dtype, square=True)
     assert isinstance(like, Quantized)
-    assert (like.codes.dtype, like.codes.shape, like.scales.shape) == (jnp.dtype(stored), (3, 100), (3, 2, 1))
+    assert (like.codes.dtype, like.codes.shape, like.scales.shape) == (jnp.dtype(stored), (3, 100), (3, 2, 2 if "float8" in stored else 1))
     held = codec.encode(v, like, thresholds(v.shape, np.uint32(1), np.uint32(1)), square=True)
     assert jax.tree.map(jax.typeof, held) == jax.tree.map(jax.typeof, like)
     back = np.asarray(codec.decode(held, jnp.float32))
@@ -136,11 +136,11 @@ def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
 def test_a_block_of_any_size_of_float32_is_held_to_the_precision_of_its_dtype(stored, square):
     dtype, sizes = jnp.dtype(stored), np.ldexp(np.linspace(1, 2, 64), np.arange(-126, 128)[:, None])
     codec = Float(dtype, stochastic=True)
-    like = Quantized(jnp.zeros(sizes.shape, dtype), jnp.zeros((len(sizes), 1, 1), jnp.bfloat16))
+    like = Quantized(jnp.zeros(sizes.shape, dtype), jnp.zeros((len(sizes), 1, 2 if "float8" in stored else 1), jnp.bfloat16))
     x = np.minimum(sizes, codec.largest(like)).astype(np.float32)
     bits = thresholds(x.shape, np.uint32(1), np.uint32(1))
     back = codec.decode(codec.encode(jnp.asarray(x), like, bits, square=square), jnp.float32)
-    assert 1.74 * 2.0**127 < codec.largest(like) == np.max(back)
+    assert (1 if "float8" in stored else 1.74) * 2.0**127 <= codec.largest(like) == np.max(back)
     np.testing.assert_allclose(back, x, rtol=1.01 * float(jnp.finfo(dtype).eps))
 
 
@@ -150,6 +150,43 @@ def test_both_moments_share_scales_and_scalars_stay_float32(square, stored):
     codec = Float(stored)
     assert isinstance(codec.zeros(jnp.zeros(3), jnp.float32, square=square), Quantized)
     assert codec.zeros(jnp.zeros(()), jnp.float32, square=square).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("square", [False, True], ids=["m", "v"])
+@pytest.mark.parametrize(("stored", "gap"), [("float8_e4m3fn", 0.075), ("float8_e5m2", 0.075)])
+def test_an_outlier_in_float8_leaves_its_neighbours_as_they_are(stored, gap, square):
+    codec = Float(jnp.dtype(stored))
+    x = np.linspace(1, 2, 64, dtype=np.float32)
+    like = codec.zeros(x, x.dtype, square=square)
+    for outlier in (3.0, 1e10, 1e30):
+        x[17] = outlier
+        back = codec.decode(codec.encode(jnp.asarray(x), like, None, square=square), jnp.float32)
+        np.testing.assert_allclose(back, x, rtol=gap / 2)
+        np.testing.assert_allclose(back[17], outlier, rtol=2.0**-8)
+
+
+@pytest.mark.parametrize("stored", ["float8_e4m3fn", "float8_e5m2"])
+def test_of_float8_the_largest_is_dithered_too(stored):
+    codec, x = Float(jnp.dtype(stored), stochastic=True), jnp.full((1, 64), 1 + 2.0**-9)
+    like = codec.zeros(x, x.dtype, square=True)
+    bits = jax.vmap(lambda t: thresholds(x.shape, np.uint32(1), t))(jnp.arange(400, dtype=jnp.uint32))
+    held = jax.vmap(lambda b: codec.decode(codec.encode(x, like, b, square=True), jnp.float32))(bits)
+    assert set(np.unique(held)) == {1.0, 1 + 2.0**-7}
+    np.testing.assert_allclose(np.mean(held), 1 + 2.0**-9, atol=2.0**-7 / 50)
+
+
+@pytest.mark.parametrize("stored", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_with_one_number_a_block_is_refused_and_carried(stored):
+    """As states of before the largest was kept apart."""
+    tx, g = adamx.adam(1e-3, mu_dtype=stored, nu_dtype=stored), jnp.ones((2, 64))
+    old = Quantized(jnp.full(g.shape, 1.5, stored), jnp.full((2, 1, 1), 2.0, jnp.bfloat16))
+    state = (adamx.MomentsState(jnp.int32(5), old, old), *tx.init(g)[1:])
+    with pytest.raises(TypeError, match=rf"{stored} with two numbers for each block, got 1 .*restore_as"):
+        tx.update(g, state)
+    carried = adamx.interop.restore_as(tx, state, g)
+    for moment in (carried[0].mu, carried[0].nu):
+        np.testing.assert_array_equal(Float(stored).decode(moment, jnp.float32), 3)
+    tx.update(g, carried)
 
 
 BETAS = [0.0, 0.5, 0.9, 0.999, 0.999999]

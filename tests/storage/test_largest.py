@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adamx.storage.coded import ROUNDING
-from adamx.storage.largest import largest_two, largest_two_at_once, largest_two_of_both
+from adamx.storage.largest import ROUNDING, largest_two, largest_two_at_once, largest_two_of_both
 
 plain = jax.jit(functools.partial(largest_two, apart=ROUNDING))
 at_once = jax.jit(lambda size: largest_two_at_once(size, ROUNDING))

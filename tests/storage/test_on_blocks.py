@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from adamx.storage import Int8, Quantized
-from adamx.storage.coded import ROUNDING
 from adamx.storage.dither import thresholds
-from adamx.storage.largest import largest_two
+from adamx.storage.largest import ROUNDING, largest_two
 from adamx.storage.on_blocks import OnBlocks, View
 
 

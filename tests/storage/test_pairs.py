@@ -27,17 +27,17 @@ STORAGES = {
 }
 FINE = ("float32", "bfloat16")
 BESIDE = {
-    "float16": {"float16", "e4m3", "e5m2"},
-    "e4m3": {"e4m3", "e5m2"},
-    "e5m2": {"float16", "e4m3", "e5m2"},
+    "float16": {"float16"},
+    "e4m3": {"e4m3", "e5m2", "int8", "int8, 512", "int4"},
+    "e5m2": {"e4m3", "e5m2", "int8", "int8, 512", "int4"},
     "int8": {"int8", "int8, 512", "int4"},
-    "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3", "int4"},
+    "int8, 32": {"int8", "int8, 32", "int8, 512", "e4m3", "e5m2", "int4"},
     "int8, 512": {"int8, 512"},
     "int4": set(STORAGES),
 }
 """The storages of v with which one of m goes, where steps divide by a root of v; float32 and bfloat16 go with all."""
 ROOTLESS = ("adopt", "ademamix")  # they have an average without a v
-BESIDE_A_MAXIMUM = {"float16": {"float16", "e4m3", "e5m2"}, "e4m3": {"e4m3"}, "e5m2": {"e4m3", "e5m2"}}
+BESIDE_A_MAXIMUM = {"float16": {"float16"}, "e4m3": {"e4m3", "e5m2", "int4"}, "e5m2": {"e5m2"}}
 PAIRS = list(itertools.product(STORAGES, STORAGES))
 
 

@@ -69,6 +69,14 @@ def test_what_fits_stays(dtype, bits):
     np.testing.assert_array_equal(np.asarray(held).astype(np.float64), numbers.astype(np.float64))
 
 
+@pytest.mark.parametrize("dtype", NARROW)
+def test_what_a_number_stands_for_is_right_on_average(dtype):
+    x = float(np.float32(2.3))
+    held = rounded(x, dtype, GRID, read=jnp.square)
+    assert set(held) <= set(down(x, dtype))
+    np.testing.assert_allclose(np.square(held).mean(), x**2, rtol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [None, 0, 2**32 - 1])
 def test_bfloat16_of_what_is_not_finite(bits):
     x = jnp.asarray([np.inf, -np.inf, np.nan, -np.nan], jnp.float32)

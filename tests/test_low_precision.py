@@ -16,7 +16,13 @@ from adamx.storage.choice import moment_codecs
 
 SHAPE = (32, 128)
 STEPS = 400
-CODECS = {"bfloat16": "bfloat16", "float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2", "int8": Int8(min_size=4096), "int4": Int4(min_size=4096)}
+CODECS = {
+    "bfloat16": "bfloat16",
+    "float8_e4m3fn": "float8_e4m3fn",
+    "float8_e5m2": "float8_e5m2",
+    "int8": Int8(min_size=4096),
+    "int4": Int4(min_size=4096),
+}
 # Mean factor, median error, largest step.
 BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": (0.08, 0.07, 2.0), "int4": (0.1, 0.5, 2.0)}
 BARS |= dict.fromkeys(("float8_e4m3fn", "float8_e5m2"), BARS["int8"])

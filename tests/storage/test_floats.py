@@ -119,7 +119,11 @@ def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
     v = jnp.asarray(np.random.default_rng(0).standard_normal((3, 100)) ** 2 * size, jnp.float32)
     like = codec.zeros(v, v.dtype, square=True)
     assert isinstance(like, Quantized)
-    assert (like.codes.dtype, like.codes.shape, like.scales.shape) == (jnp.dtype(stored), (3, 100), (3, 2, 2 if "float8" in stored else 1))
+    assert (like.codes.dtype, like.codes.shape, like.scales.shape) == (
+        jnp.dtype(stored),
+        (3, 100),
+        (3, 2, 2 if "float8" in stored else 1),
+    )
     held = codec.encode(v, like, thresholds(v.shape, np.uint32(1), np.uint32(1)), square=True)
     assert jax.tree.map(jax.typeof, held) == jax.tree.map(jax.typeof, like)
     back = np.asarray(codec.decode(held, jnp.float32))
@@ -136,7 +140,9 @@ def test_squares_in_narrow_dtypes_neither_overflow_nor_vanish(stored, size):
 def test_a_block_of_any_size_of_float32_is_held_to_the_precision_of_its_dtype(stored, square):
     dtype, sizes = jnp.dtype(stored), np.ldexp(np.linspace(1, 2, 64), np.arange(-126, 128)[:, None])
     codec = Float(dtype, stochastic=True)
-    like = Quantized(jnp.zeros(sizes.shape, dtype), jnp.zeros((len(sizes), 1, 2 if "float8" in stored else 1), jnp.bfloat16))
+    like = Quantized(
+        jnp.zeros(sizes.shape, dtype), jnp.zeros((len(sizes), 1, 2 if "float8" in stored else 1), jnp.bfloat16)
+    )
     x = np.minimum(sizes, codec.largest(like)).astype(np.float32)
     bits = thresholds(x.shape, np.uint32(1), np.uint32(1))
     back = codec.decode(codec.encode(jnp.asarray(x), like, bits, square=square), jnp.float32)

@@ -5,8 +5,8 @@
 Of the direction, against that of Adam in float64 at every tenth step: the slope of the regression on it ("factor", the
 effective rate), the median and the 99th percentile of the relative error where the exact direction is above a tenth of
 its root mean square, and over all steps the largest |u| over the exact largest. Bars: bfloat16 factor within 1 % and
-median within 1.5 %; Int8 and float8 within 8 % and 7 %, Int4 within 10 %, and of these no |u| above twice the exact largest.
-Exits with 1 if one is missed. `--from` prints and draws the numbers of an earlier `--json` and measures nothing.
+median within 1.5 %; Int8 and float8 within 8 % and 7 %, Int4 within 10 %, and of these no |u| above twice the exact
+largest. Exits with 1 if one is missed. `--from` prints and draws the numbers of an earlier `--json`, measures nothing.
 """
 
 import argparse

@@ -14,12 +14,12 @@ import adamx.testing
 from adamx.storage import Float, Int4, Int8
 from adamx.storage.choice import moment_codecs
 
-SHAPE = (32, 128)
-STEPS = 400
-CODECS = {"bfloat16": "bfloat16", "float8_e4m3fn": "float8_e4m3fn", "float8_e5m2": "float8_e5m2", "int8": Int8(min_size=4096), "int4": Int4(min_size=4096)}
+SHAPE, STEPS = (32, 128), 400
+FLOAT8 = {name: name for name in ("float8_e4m3fn", "float8_e5m2")}
+CODECS = FLOAT8 | {"bfloat16": "bfloat16", "int8": Int8(min_size=4096), "int4": Int4(min_size=4096)}
 # Mean factor, median error, largest step.
-BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": (0.08, 0.07, 2.0), "int4": (0.1, 0.5, 2.0)}
-BARS |= dict.fromkeys(("float8_e4m3fn", "float8_e5m2"), BARS["int8"])
+EIGHT = (0.08, 0.07, 2.0)
+BARS = {"bfloat16": (0.01, 0.015, 2.0), "int8": EIGHT, "int4": (0.1, 0.5, 2.0)} | dict.fromkeys(FLOAT8, EIGHT)
 
 
 def constant(random):

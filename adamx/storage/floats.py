@@ -33,8 +33,8 @@ class Float(NamedTuple):
     `scale_by_moments`.
 
     Of float8 the largest element of each block has a bfloat16 number of its own and the largest code, and the power of
-    two is that of the others. A magnitude y in units of it is kept as a multiple of `y² + y/8`, in float8_e5m2 as one of
-    the square of that. So the range that a moment does not need becomes precision, as in the range expansion of COAT
+    two is that of the others. A magnitude y in units of it is kept as a multiple of `y² + y/8`, in float8_e5m2 of the
+    square of that. So the range that a moment does not need becomes precision, as in the range expansion of COAT
     (arXiv 2410.19313).
 
     Attributes:

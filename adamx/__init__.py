@@ -70,7 +70,7 @@ from adamx.routing import route as route
 from adamx.sharding.transform import shard_state as shard_state
 from adamx.spikes import skip_spikes as skip_spikes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MOVED = {
     "AmsgradState": "adamx.optimizers",

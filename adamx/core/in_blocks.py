@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from adamx.core.averages import Averages
+from adamx.numerics import compute_dtype
 from adamx.storage import Int8, blocks
 from adamx.storage.codec import Quantized, is_quantized
 from adamx.storage.dither import Thresholds
@@ -40,7 +41,7 @@ def _takes(averages: Averages, g: Any, mu: Any, nu: Any, walk: Thresholds | None
     if walk is None or not all(isinstance(codec, Int8) for codec in codecs):
         return False
     sizes = {codec.block_size for codec in codecs if isinstance(codec, Int8)}
-    quantized = is_quantized(mu) and is_quantized(nu) and jnp.result_type(g, jnp.float32) == jnp.float32
+    quantized = is_quantized(mu) and is_quantized(nu) and compute_dtype(jnp.result_type(g)) == jnp.float32
     return quantized and len(sizes) == 1 and not averages.dithers_sum and jax.__version_info__ >= SINCE and staged()
 
 

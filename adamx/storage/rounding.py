@@ -74,10 +74,10 @@ def to_narrow(
     """float32 within the range of a narrower dtype (float16, float8) to that dtype.
 
     Args:
-        x: as for `to_bfloat16`, as are the next three.
+        x: what is rounded.
         dtype: what it becomes.
-        bits: likewise.
-        square: likewise.
+        bits: 2^32 times the thresholds; None: to nearest.
+        square: as for `to_bfloat16`.
         read: what a number that is kept stands for, growing with it; the fraction is of that. None: for itself.
 
     The step between neighbours is a power of two, so that quotient, fraction and product are exact, and the last

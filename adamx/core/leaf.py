@@ -156,15 +156,14 @@ def direction(rule: Rule, numbers: Numbers, m: jax.Array, v: jax.Array, g: Any, 
 def scaled(factor: Scalar, x: Any) -> jax.Array:
     """An array times a real number, in float32 or wider."""
     wide = jnp.asarray(x, numerics.compute_dtype(jnp.result_type(x)))
-    return numerics.as_scalar(factor, numerics.real_dtype(wide.dtype)) * wide
+    return numerics.as_scalar(factor, wide.dtype) * wide
 
 
 def behind_direction(term: Term, u: Any, start: Any) -> Any:
     """What a stage makes of an update, see `Term`."""
     if term.decay is not None:
         dtype = result_dtype(u, start)
-        u, shrinks = jnp.asarray(u, dtype), numerics.as_scalar(term.decay, numerics.real_dtype(dtype))
-        decay = shrinks * jnp.asarray(start, dtype)
+        u, decay = jnp.asarray(u, dtype), numerics.as_scalar(term.decay, dtype) * jnp.asarray(start, dtype)
         u = jnp.where(opposes(decay, u), u, u + decay) if term.cautious else u + decay
     return u if term.scale is None else scaled(term.scale, u)
 

@@ -163,9 +163,11 @@ def _group_of(name: str, patterns: tuple[str, ...], rest: bool) -> str:
 
 def _why(groups: Mapping[str, optax.GradientTransformation]) -> str:
     """Why a group has no step of one pass."""
-    hidden = next((about(tx).why for tx in groups.values() if HIDES in about(tx).why), "")
+    hidden = [about(tx).why for tx in groups.values() if HIDES in about(tx).why]
+    if hidden:
+        return hidden[0]
     composed = [name for name, tx in groups.items() if tx is not FROZEN and (about(tx).step is None or about(tx).why)]
-    return f"the optimizer of {composed[0]!r} has no step of one pass" if composed and not hidden else hidden
+    return f"the optimizer of {composed[0]!r} has no step of one pass" if composed else ""
 
 
 def _only(of_leaf: tuple[str, ...], treedef: Any, name: str, tree: Tree) -> Tree:

@@ -23,13 +23,9 @@ def hidden_by(update: Any) -> str:
     name = getattr(update, "__qualname__", "").partition(".")[0]
     if name not in INSTEAD or not (update.__module__ or "").startswith("optax."):
         return ""
-    held = [cell.cell_contents for cell in getattr(update, "__closure__", None) or ()]
-    held += vars(getattr(update, "__self__", None) or _Nothing()).values()
+    bound = hasattr(update, "__self__")  # a method holds what its object does, a function what is around it
+    held = vars(update.__self__).values() if bound else [cell.cell_contents for cell in update.__closure__ or ()]
     return f"optax.{name} {HIDES}: use {INSTEAD[name]}" if any(map(_makes_one_pass, held)) else ""
-
-
-class _Nothing:
-    """Has no fields."""
 
 
 def _makes_one_pass(held: Any) -> bool:

@@ -67,12 +67,13 @@ def step(
     if backend not in BACKENDS:
         raise ValueError(f'backend must be "auto" or "xla", got {backend!r}')
     told = Pass(BACKENDS[backend], extra)
-    if about(tx).why:
+    says = about(tx)
+    if says.why:
         warn_of_what_follows(state)
-        if HIDES in about(tx).why:
-            told_by = "adamx.explain(tx, params) tells more"
-            warnings.warn(f"the optimizer takes two passes: {about(tx).why}. {told_by}", stacklevel=2)
-    if about(tx).step is None:
+    if HIDES in says.why:
+        message = f"the optimizer takes two passes: {says.why}. adamx.explain(tx, params) tells more"
+        warnings.warn(message, stacklevel=2)
+    if says.step is None:
         weights, state = take_step(tx, gradients, state, Weights(params), told)
         return weights.params, state
     changed = jax.tree.structure((params, state))

@@ -58,9 +58,11 @@ def check_held(gradients: Tree, params: Tree) -> None:
     Raises:
         ValueError: a leaf of which it has none, or no box; a gradient without some of the elements of its parameter.
     """
-    leaves, (found, treedef) = jax.tree.leaves(gradients), flatten_with_path(params)
-    whole = all(getattr(x, "is_fully_addressable", True) for x in (*leaves, *(p for _, p in found)))
-    if whole or treedef != jax.tree.structure(gradients):
+    leaves = jax.tree.leaves(gradients)
+    if all(getattr(x, "is_fully_addressable", True) for x in (*leaves, *jax.tree.leaves(params))):
+        return  # paths cost more than all else here
+    found, treedef = flatten_with_path(params)
+    if treedef != jax.tree.structure(gradients):
         return  # the step tells where the trees part
     for (path, p), g in zip(found, leaves, strict=True):
         try:

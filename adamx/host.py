@@ -135,9 +135,9 @@ def _check_arrays(gradients: Tree, state: Tree, params: Tree, host: Device) -> N
     if staged() or any(isinstance(x, Tracer) for x in jax.tree.leaves((gradients, state, params))):
         raise TypeError(f"{OUTSIDE}; here JAX traces a program")
     check_held(gradients, gradients if params is None else params)
-    for x in jax.tree.leaves(state):
-        if isinstance(x, jax.Array) and x.devices() != {host}:
-            devices = ", ".join(map(str, x.devices()))
+    for sharding in {x.sharding for x in jax.tree.leaves(state) if isinstance(x, jax.Array)}:
+        if sharding.device_set != {host}:
+            devices = ", ".join(map(str, sharding.device_set))
             raise ValueError(
                 f"the state lies on {devices}, adamx.on_host keeps it on {host}: make it by tx.init(params) outside "
                 "of jit, or move it there, jax.device_put(state, device)"

@@ -11,7 +11,7 @@ from adamx.core.leaf import Leaf
 from adamx.core.step import Execute
 from adamx.core.work import Work
 
-GROUP = 2**20
+GROUP = 2**21
 """Elements from which on a group of leaves is full: a step on them takes longer than to start it."""
 
 

@@ -41,7 +41,7 @@ def box(x: Any) -> Box:
         ValueError: they are none, or no box, or another number of shards than in other processes.
     """
     shape, sharding = np.shape(x), getattr(x, "sharding", None)
-    if isinstance(x, Tracer) or sharding is None or sharding.is_fully_addressable:
+    if jax.process_count() == 1 or isinstance(x, Tracer) or sharding is None or sharding.is_fully_addressable:
         return tuple((0, n) for n in shape)
     return _box(sharding, shape)
 

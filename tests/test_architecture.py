@@ -1,9 +1,17 @@
 """The structure of the project: layers that point one way, short files, tests that mirror the source."""
 
 import ast
+import functools
+import re
+import sys
+from collections import Counter
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+import adamx
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "adamx"
@@ -145,3 +153,39 @@ def test_programs_use_public_names_only(folder):
 
 def test_no_vague_names():
     assert not [p for p in SOURCE.rglob("*") if p.stem in {"utils", "common", "base", "misc", "helpers"}]
+
+
+ADAM, ADAMW = adamx.adam(1e-3), adamx.adamw(1e-3)
+PATHS = {
+    "adamx.adam(1e-3).update` calls": (ADAM, ADAM.update, 100),
+    "adamx.step(adamx.adamw(1e-3), ...)` calls": (ADAMW, functools.partial(adamx.step, ADAMW), 200),
+}
+
+
+@pytest.mark.parametrize("title", PATHS)
+def test_the_page_names_the_files_that_a_gradient_goes_through(title):
+    """Each is entered, and all calls into adamx while JAX traces and lowers are few."""
+    tx, function, bound = PATHS[title]
+    page = (ROOT / "docs/contributing.md").read_text().partition(title)[2].partition("\n\nW")[0]
+    named = set(re.findall(r"^\d+\. `([a-z_/]+[.]py)`", page, re.MULTILINE)) - {"optimizers/adam.py"}
+    params = [jnp.ones((512, 512))] * 2
+    state, calls = tx.init(params), Counter()
+
+    def count(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(SOURCE) and not frame.f_code.co_name.startswith("<"):
+            calls[str(path.relative_to(SOURCE))] += 1
+
+    def lower():
+        jax.clear_caches()
+        jax.jit(lambda *arrays: function(*arrays)).lower(params, state, params)
+
+    lower()  # finds the library once
+    sys.setprofile(count)
+    try:
+        lower()
+    finally:
+        sys.setprofile(None)
+    assert len(named) >= 8
+    assert named <= set(calls)
+    assert calls.total() <= bound

@@ -17,6 +17,7 @@ from adamx.core.chain import chain as chain
 from adamx.core.chain import join as join
 from adamx.core.decay import add_decayed_weights as add_decayed_weights
 from adamx.core.decay import decay_weights as decay_weights
+from adamx.core.message import Message as Message
 from adamx.core.message import Moments as Moments
 from adamx.core.moments import on_first_moment as on_first_moment
 from adamx.core.moments import scale_by_moments as scale_by_moments

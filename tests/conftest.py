@@ -48,7 +48,7 @@ gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--third", type=int, choices=[0, 1, 2], help="of what `pytest` alone runs, one third")
+    parser.addoption("--part", metavar="K/N", help="of what `pytest` alone runs, the part K of N, from 0 on")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Takes a sample for `pytest` alone. A path, -k or -m runs all that it selects; of soak tests the file is named."""
     option = config.option
     selected = config.args_source is config.ArgsSource.ARGS or option.keyword or option.markexpr
-    taken = set(items if selected else sample(items, option.third))
+    taken = set(items if selected else sample(items, option.part))
     if not hasattr(jax, "shard_map"):  # jax 0.6 keeps it elsewhere than the example of shard_offsets says
         taken = {item for item in taken if not item.name.endswith("dither.shard_offsets")}
     files = {arg.partition("::")[0] for arg in config.args}
@@ -76,17 +76,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item in taken]
 
 
-SHARE = 7
+SHARE = 11
 """One in so many slow tests runs, and others with another version of JAX."""
 
 
-def sample(items: list[pytest.Item], third: int | None = None) -> list[pytest.Item]:
-    """One entry of each table, or of a third of them, another one with each version of JAX; of slow tests a share."""
+def sample(items: list[pytest.Item], part: str | None = None) -> list[pytest.Item]:
+    """One entry of each table, or of a part of them, another one with each version of JAX; of slow tests a share."""
+    own, parts = map(int, (part or "0/1").split("/"))
     taken: dict[str, pytest.Item] = {}
     for item in sorted(items, key=lambda item: zlib.crc32(f"{jax.__version__} {item.nodeid}".encode())):
         table = item.nodeid.partition("[")[0]
         number = zlib.crc32(table.encode())
-        if third is not None and number // SHARE % 3 != third:
+        if number // SHARE % parts != own:
             continue
         turn = number % SHARE == jax.__version_info__[1] % SHARE
         if turn or not item.get_closest_marker("slow"):

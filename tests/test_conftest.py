@@ -34,11 +34,11 @@ def test_another_version_of_jax_takes_other_entries(monkeypatch):
     assert len(found) > 1
 
 
-def test_three_thirds_have_every_table_once():
+def test_the_parts_have_every_table_once():
     entries = [item for name in "abcdefghijklmnop" for item in table(f"test_{name}", "pq", "xyz")]
-    thirds = [sample(entries, third) for third in range(3)]
-    assert all(thirds)
-    assert sorted(item.name for third in thirds for item in third) == sorted(item.name for item in sample(entries))
+    parts = [sample(entries, f"{k}/6") for k in range(6)]
+    assert all(parts)
+    assert sorted(item.name for part in parts for item in part) == sorted(item.name for item in sample(entries))
 
 
 def test_a_sample_is_the_same_whatever_else_there_is_and_in_any_order():
@@ -60,7 +60,7 @@ def run(args=(), keyword="", markexpr=""):
         args=list(args) or ["tests", "adamx"],
         args_source=sources.ARGS if args else sources.TESTPATHS,
         ArgsSource=sources,
-        option=SimpleNamespace(keyword=keyword, markexpr=markexpr, third=None),
+        option=SimpleNamespace(keyword=keyword, markexpr=markexpr, part=None),
         hook=SimpleNamespace(pytest_deselected=lambda items: None),
     )
     items = [*table("test_b", "pqrs", "xyz"), Item("test_long", "slow"), Item("test_longest", "soak")]

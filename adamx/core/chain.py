@@ -6,6 +6,7 @@ from typing import Any
 import optax
 
 from adamx.core.errors import transformation, wrong_state
+from adamx.core.hidden import called
 from adamx.core.step import UNSAID, Pass, Update, Weights, about, composed_update
 from adamx.trees import Tree
 
@@ -72,13 +73,13 @@ def _optimizer_in(stages: Sequence[optax.GradientTransformation]) -> tuple[int |
     stepping = [i for i, stage in enumerate(stages) if about(stage).step is not None]
     if not stepping:
         told = [about(stage).why for stage in stages]
-        return None, next((why for why in told if why and why != UNSAID), "no stage of the chain makes one pass")
+        return None, next((why for why in told if why and why != UNSAID), UNSAID)
     if len(stepping) > 1:
         return None, "two stages of the chain are optimizers"
     core = stepping[0]
     for i in range(core + 1, len(stages)):
         if about(stages[i]).tail is None:
-            return None, f"stage {i} of the chain stands behind the optimizer and needs its updates"
+            return None, f"{called(stages[i].update)}, number {i + 1} in the chain, needs the updates of the optimizer"
     return core, about(stages[core]).why
 
 

@@ -28,6 +28,13 @@ def hidden_by(update: Any) -> str:
     return f"optax.{name} {HIDES}: use {INSTEAD[name]}" if any(map(_makes_one_pass, held)) else ""
 
 
+def called(update: Any) -> str:
+    """The update of a transformation by the name of the function that has made it, as in "optax.sgd"."""
+    function = getattr(update, "function", update)
+    name = getattr(function, "__qualname__", type(function).__name__).partition(".")[0]
+    return f"{(function.__module__ or '').partition('.')[0]}.{name}"
+
+
 def _makes_one_pass(held: Any) -> bool:
     """Whether what a wrapper holds is, or has in it, a transformation whose step is one pass, or that hides one."""
     if isinstance(held, dict):

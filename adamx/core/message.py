@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from adamx import numerics
 from adamx.numerics import Scalar
 from adamx.storage import Codec, Float
+from adamx.storage.codec import is_half
 from adamx.trees import Tree, check_fits, map_leaves, path_name
+from adamx.variables import flatten_with_path
 
 HINT = (
     "Moments is the message from scale_by_moments to bias_correction, not a tree of arrays: "
@@ -19,6 +21,8 @@ HINT = (
     "and end the pair with bias_correction() or, to leave the correction out, uncorrected(). "
     "on_first_moment(tx) applies tx to m alone; moments.as_dict() is a plain tree to look at"
 )
+
+WIDE = "moments are in compute precision, float32 or wider"
 
 
 class Weight(NamedTuple):
@@ -61,18 +65,32 @@ def _divide(moment: Tree, weight: jax.Array) -> Tree:
     return jax.tree.map(formula, moment)
 
 
+def _no_tree(*_: Any) -> NoReturn:
+    raise TypeError(HINT)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Message:
-    """What stage 1 tells the stages behind it: m, and a second average of a kind that the subclass names."""
+    """What stage 1 tells the stages behind it: m, and a second average of a kind that the subclass names.
+
+    A subclass of your own is the message of a stage 1 whose v averages something else than squares: stages that need
+    squares then refuse it, and `adamx.quotient(..., kind=...)` takes it. Its fields are those of `Moments`.
+
+    Attributes:
+        power: the power of |g| that the second average holds: a step divides by this root of it.
+        second: what the second average is, for the errors.
+        quotient: the stage that ends the pair, for the errors.
+
+    Example:
+        >>> import adamx
+        >>> class AbsoluteMoments(adamx.Message):
+        ...     power, second, quotient = 1.0, "a v that averages |g|", "over_mean()"
+        >>> over_mean = adamx.quotient("over_mean()", lambda m_hat, v_hat: m_hat / v_hat, kind=AbsoluteMoments)
+    """
 
     power: ClassVar[float]
-    """The power of |g| that the second average holds: a step divides by this root of it."""
-
     second: ClassVar[str]
-    """What the second average is."""
-
     quotient: ClassVar[str]
-    """The stage that ends the pair."""
 
     count: jax.Array
     gradients: Tree
@@ -83,6 +101,15 @@ class Message:
     mu_weight: Weight | Scalar
     nu_weight: Weight | Scalar
     nu_codec: Codec = dataclasses.field(default_factory=Float)
+
+    def __init_subclass__(cls) -> None:
+        jax.tree_util.register_pytree_node(cls, _no_tree, _no_tree)
+
+    def __post_init__(self) -> None:
+        for name in ("mu", "nu"):
+            for path, x in flatten_with_path(getattr(self, name))[0]:
+                if is_half(jnp.result_type(x)):
+                    raise TypeError(f"{type(self).__name__}: {name} at {path_name(path)} has dtype {x.dtype}: {WIDE}")
 
     def m_hat(self) -> Tree:
         """Line 9: `m̂_t = m_t / (1-β1^t)`, or m as it is where a stage has corrected it already."""
@@ -190,20 +217,9 @@ def _check_alike(name: str, new: Tree, old: Tree) -> None:
         if name != "gradients" and x.dtype != y.dtype:
             raise TypeError(
                 f"Moments.replace: the new {name} at {path_name(path)} has dtype {x.dtype}, the old one {y.dtype}: "
-                "moments are in compute precision, float32 or wider"
+                f"{WIDE}"
             )
 
-
-def _flatten(message: Message) -> NoReturn:
-    raise TypeError(HINT)
-
-
-def _unflatten(aux: Any, children: Any) -> NoReturn:
-    raise TypeError(HINT)
-
-
-for _kind in (Moments, InfinityMoments):
-    jax.tree_util.register_pytree_node(_kind, _flatten, _unflatten)
 
 M = TypeVar("M", bound=Message)
 

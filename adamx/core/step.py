@@ -145,7 +145,7 @@ class Update:
         return self
 
 
-UNSAID = "it does not say how it steps"
+UNSAID = "it has no step of its own, as adam, adamw, nadam, nadamw and mars of adamx have"
 
 
 def about(tx: optax.GradientTransformation) -> Any:

@@ -6,6 +6,7 @@ import pytest
 
 import adamx
 from adamx.core.hidden import HIDES, INSTEAD, hidden_by
+from adamx.core.step import UNSAID
 
 PARAMS = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
 WRAPPERS = {
@@ -76,7 +77,7 @@ def test_inject_hyperparams_holds_a_factory():
 
 def test_what_has_no_equal_in_adamx_does_not_warn():
     tx = optax.flatten(adamx.adamw(1e-3))
-    assert adamx.explain(tx, PARAMS).why == "it does not say how it steps"
+    assert adamx.explain(tx, PARAMS).why == UNSAID
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adamx.step(tx, PARAMS, tx.init(PARAMS), PARAMS)

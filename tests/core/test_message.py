@@ -187,3 +187,34 @@ def test_a_message_of_numbers_is_corrected_by_its_weights(kind):
     again = adamx.Moments(**emitted.as_dict())
     np.testing.assert_allclose(again.m_hat()["w"], emitted.m_hat()["w"], rtol=1e-6)
     np.testing.assert_allclose(again.v_hat()["w"], emitted.v_hat()["w"], rtol=1e-6)
+
+
+class AbsoluteMoments(adamx.Message):
+    power, second, quotient = 1.0, "a v that averages |g|", "over_mean()"
+
+
+def test_a_message_of_ones_own_goes_to_its_own_stage_alone():
+    one = jnp.ones(2)
+    emit = adamx.between("emit()", lambda m: AbsoluteMoments(m.count, m.gradients, one, 4 * one, 0.9, 0.9, 1.0, 1.0))
+    over_mean = adamx.quotient("over_mean()", lambda m_hat, v_hat: m_hat / v_hat, kind=AbsoluteMoments)
+    chains = [
+        optax.chain(adamx.scale_by_moments(), emit, stage)
+        for stage in (over_mean, adamx.bias_correction(), adamx.optimizers.rectified_bias_correction())
+    ]
+    np.testing.assert_array_equal(chains[0].update(one, chains[0].init(one))[0], 0.25)
+    for tx in chains[1:]:
+        with pytest.raises(TypeError, match=r"got AbsoluteMoments with a v that averages \|g\|: .*over_mean\(\)"):
+            tx.update(one, tx.init(one))
+    with pytest.raises(TypeError, match="Moments is the message"):
+        jax.tree.leaves(AbsoluteMoments(0, one, one, one, 0.9, 0.9, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["mu", "nu"])
+def test_moments_of_half_precision_raise(name, dtype):
+    one = {"w": jnp.ones(2)}
+    given = {"mu": one, "nu": one, name: {"w": jnp.ones(2, dtype)}}
+    with pytest.raises(
+        TypeError, match=rf"Moments: {name} at w has dtype {jnp.dtype(dtype).name}: moments are in comp"
+    ):
+        adamx.Moments(jnp.int32(1), one, given["mu"], given["nu"], 0.9, 0.9, 1.0, 1.0)

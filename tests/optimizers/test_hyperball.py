@@ -93,6 +93,6 @@ def test_through_step_it_is_update():
     moved, _ = adamx.step(tx, params, tx.init(params), params)
     updates, _ = tx.update(params, tx.init(params), params)
     jax.tree.map(np.testing.assert_array_equal, moved, optax.apply_updates(params, updates))
-    assert "needs its updates" in adamx.explain(tx, params).why
+    assert "needs the updates of the optimizer" in adamx.explain(tx, params).why
     with pytest.raises(ValueError, match="scale_by_hyperball needs the parameters"):
         tx.update(params, tx.init(params))

@@ -178,7 +178,7 @@ def test_the_page_names_the_files_that_a_gradient_goes_through(title):
 
     def lower():
         jax.clear_caches()
-        jax.jit(lambda *arrays: function(*arrays)).lower(params, state, params)
+        jax.jit(function).lower(params, state, params)
 
     lower()  # finds the library once
     sys.setprofile(count)

@@ -74,7 +74,8 @@ def rectified_bias_correction(
 
     Raises:
         ValueError: an argument out of range.
-        TypeError: an argument that is no number; at update, anything but `Moments`, or a v that is not that of `scale_by_moments`.
+        TypeError: an argument that is no number; at update, anything but `Moments`, or another v than that of
+            `scale_by_moments`.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
@@ -91,9 +92,7 @@ def rectified_bias_correction(
 
     def given(moments: Moments) -> tuple[jax.Array, jax.Array]:
         if not isinstance(moments.nu_weight, Weight):
-            raise TypeError(
-                "rectified_bias_correction() needs the v of scale_by_moments as it is, not corrected or another"
-            )
+            raise TypeError("rectified_bias_correction() needs the v of scale_by_moments as it is, with its weight")
         return rectification(moments.nu_weight, threshold)
 
     def formula(m_hat: jax.Array, v_hat: jax.Array, tractable: jax.Array, r: jax.Array) -> jax.Array:

@@ -60,6 +60,8 @@ def with_ema(
     (2015), arXiv 1412.6980, section 7.2, exponentially, with this correction. A schedule `lambda k: k / (k + 1)` is the
     plain mean of all parameters, with `start=s` of those after step s.
 
+    Put `accumulate` around it: inside, every microbatch counts as a step.
+
     The average is float32, or float64 for float64 parameters. Behind half-precision parameters it is that of the
     float32 weights of `with_master_weights`, which may be inside `tx` or around this wrapper. Put `with_ema` around
     all that changes updates, so around a whole chain, and `skip_nonfinite` and `shard_state` around it.

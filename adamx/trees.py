@@ -27,12 +27,13 @@ def named_leaves(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> di
 def _no_number(what: str, path: Sequence[Any], leaf: Any) -> TypeError:
     dtype = getattr(leaf, "dtype", None)
     came = f"{leaf!r} of type {type(leaf).__name__}" if dtype is None else f"dtype {dtype}"
-    way_out = "Leave such leaves out with optax.masked, or partition them to optax.set_to_zero()"
+    way_out = 'Leave such leaves out: adamx.route({"their/path": None}, default=tx), in NNX nnx.state(model, nnx.Param)'
     if dtype == jax.dtypes.float0:
         came = "dtype float0"
         way_out = (
             "jax.grad(..., allow_int=True) gives float0 to an integer parameter: put jnp.zeros_like(parameter) in its "
-            "place and leave the leaf out with optax.masked, or differentiate by the floating parameters alone"
+            "place and leave the leaf out, adamx.route({'its/path': None}, default=tx), or differentiate by the floating "
+            "parameters alone"
         )
     elif is_object(leaf):
         way_out += f"; {FILTER}"

@@ -32,9 +32,9 @@ def step(
     jitted code for a CPU reads gradient, parameter and moments of an element once and writes them once.
     `adamx.explain(tx, params)` tells for each leaf. To write in place, donate `params` and `state` to a function that
     takes them in the order in which it returns them: XLA pairs donated arguments with results by shape, first with
-    first, and copies if a parameter is paired with a moment. Float32 results are within 2 units in the last place of
-    those of `update` and `apply_updates`; quantized moments are equal. An update is not rounded to the dtype of the
-    gradients before it is added.
+    first, and copies if a parameter is paired with a moment. Float32 parameters differ from those of `update` and
+    `apply_updates` by rounding, by at most 5 units in the last place of the larger of parameter and learning rate;
+    quantized moments are equal. An update is not rounded to the dtype of the gradients before it is added.
 
     Small float32 leaves are left to XLA, which is as fast there. GPUs and TPUs have a kernel for int8 and dithered
     moments, in leaves of 16,384 elements or more whose last axis is a multiple of their block; XLA's own loop is as

@@ -118,6 +118,33 @@ def test_float32_is_within_2_ulp_of_update(rule, wrapper, backend):
             assert ulps(got[0][name], expected[0][name], before[name]) <= BARS.get(wrapper, 2), name
 
 
+LARGE = {"matrix": (512, 256), "vector": (600,), "scalar": ()}
+CHAINS = {
+    "adam": adamx.adam(1e-3),
+    "adamw": adamx.adamw(1e-3, weight_decay=0.1),
+    "clipped": adamx.chain(adamx.clip_by_global_norm(1.0), adamx.adamw(1e-3, weight_decay=0.1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1.0, 0.05, 1e-6])
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("name", CHAINS)
+def test_parameters_differ_by_5_units_of_the_larger_of_parameter_and_learning_rate(name, jit, scale):
+    # Where the terms of m cancel, its rounding is of their size: about that of a step, the learning rate.
+    tx, random = CHAINS[name], np.random.default_rng(0)
+    params = {key: jnp.asarray(scale * random.standard_normal(s), "float32") for key, s in LARGE.items()}
+    state, fused, reference = tx.init(params), jitted(tx), composed(tx)
+    for _ in range(10):
+        gradients = {key: jnp.asarray(random.standard_normal(p.shape), "float32") for key, p in params.items()}
+        got, _ = fused(params, state, gradients)
+        with jax.disable_jit(not jit):
+            expected, state = reference(params, state, gradients)
+        for key in params:
+            assert ulps(got[key], expected[key], jnp.maximum(jnp.abs(params[key]), 1e-3)) <= 5, key
+        params = expected
+
+
 @needs_kernel
 @pytest.mark.parametrize("leaves", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 5, 1000])

@@ -32,8 +32,8 @@ def _no_number(what: str, path: Sequence[Any], leaf: Any) -> TypeError:
         came = "dtype float0"
         way_out = (
             "jax.grad(..., allow_int=True) gives float0 to an integer parameter: put jnp.zeros_like(parameter) in its "
-            "place and leave the leaf out, adamx.route({'its/path': None}, default=tx), or differentiate by the floating "
-            "parameters alone"
+            "place and leave the leaf out, adamx.route({'its/path': None}, default=tx), or differentiate by the "
+            "floating parameters alone"
         )
     elif is_object(leaf):
         way_out += f"; {FILTER}"

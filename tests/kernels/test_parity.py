@@ -140,8 +140,8 @@ def test_parameters_differ_by_5_units_of_the_larger_of_parameter_and_learning_ra
         got, _ = fused(params, state, gradients)
         with jax.disable_jit(not jit):
             expected, state = reference(params, state, gradients)
-        for key in params:
-            assert ulps(got[key], expected[key], jnp.maximum(jnp.abs(params[key]), 1e-3)) <= 5, key
+        for key, p in params.items():
+            assert ulps(got[key], expected[key], jnp.maximum(jnp.abs(p), 1e-3)) <= 5, key
         params = expected
 
 

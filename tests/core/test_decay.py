@@ -108,8 +108,8 @@ BAD_PARAMS = {
     "missing": ({"kernel": jnp.ones((1, 2))}, ValueError, ["missing dense/bias"]),
     "list": ([jnp.ones((1, 2)), jnp.ones(1)], ValueError, ["at dense expected dict, got list"]),
     "None": ({"kernel": jnp.ones((1, 2)), "bias": None}, ValueError, ["at dense/bias expected an array"]),
-    "int": ({"kernel": jnp.ones((1, 2), int), "bias": jnp.ones(1)}, TypeError, ["dense/kernel", "optax.masked"]),
-    "str": ({"kernel": "relu", "bias": jnp.ones(1)}, TypeError, ["dense/kernel", "optax.masked"]),
+    "int": ({"kernel": jnp.ones((1, 2), int), "bias": jnp.ones(1)}, TypeError, ["dense/kernel", "adamx.route"]),
+    "str": ({"kernel": "relu", "bias": jnp.ones(1)}, TypeError, ["dense/kernel", "adamx.route"]),
     "complex": ({"kernel": jnp.ones((1, 2)) * 1j, "bias": jnp.ones(1)}, TypeError, ["dense/kernel", "complex64"]),
 }
 

@@ -6,8 +6,9 @@ import jax
 from flax import nnx
 from flax.training import train_state
 
+from adamx.differences import first_difference
 from adamx.kernels.step import step
-from adamx.variables import bare, is_variable
+from adamx.variables import bare, has_variables, is_variable
 
 
 class Optimizer(nnx.Optimizer[Any]):
@@ -40,10 +41,39 @@ class Optimizer(nnx.Optimizer[Any]):
         """
         params, gradients = nnx.state(model, self.wrt), nnx.state(grads, self.wrt)
         state: Any = self.opt_state
+        if jax.tree.leaves(state) and not has_variables(jax.tree.structure(state)):
+            raise TypeError("opt_state is a plain tree of arrays: put it into the optimizer by set_state(state)")
         moved, after = step(self.tx, bare(gradients), bare(state), bare(params), **bare(kwargs))
         nnx.update(model, jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(moved)))
         _write(state, after)
         _write(self.step, bare(self.step) + 1)
+
+    def set_state(self, state: Any) -> None:
+        """Puts a state from elsewhere, restored or converted, in the place of the optimizer's own.
+
+        Args:
+            state: a tree of the types and shapes of `tx.init(params)`, as `adamx.interop.from_torch`, `from_optax` and
+                `restore_as` return it. `step` does not change.
+
+        Raises:
+            ValueError: another tree, or arrays of another shape or dtype.
+
+        Example:
+            >>> import jax.numpy as jnp, adamx, adamx.flax
+            >>> from flax import nnx
+            >>> model, tx = nnx.Linear(2, 1, rngs=nnx.Rngs(0)), adamx.adam(1e-3)
+            >>> optimizer = adamx.flax.Optimizer(model, tx, wrt=nnx.Param)
+            >>> optimizer.set_state(tx.init(nnx.state(model, nnx.Param)))
+        """
+        own, given = bare(self.opt_state), bare(state)
+        if jax.tree.structure(own) != jax.tree.structure(given) or _kinds(own) != _kinds(given):
+            difference = first_difference(own, given) or "an array has another shape or dtype"
+            raise ValueError(f"the state is not that of the optimizer: {difference}; see adamx.interop.restore_as")
+        _write(self.opt_state, given)
+
+
+def _kinds(tree: Any) -> list[Any]:
+    return [(jax.numpy.shape(x), jax.numpy.result_type(x)) for x in jax.tree.leaves(tree)]
 
 
 def _write(variables: Any, arrays: Any) -> None:

@@ -9,6 +9,7 @@ from flax.training import train_state
 
 import adamx
 import adamx.flax
+from adamx.variables import bare
 from tests.backends import needs_kernel
 
 INT8 = adamx.storage.Int8(64, 0)
@@ -20,6 +21,15 @@ OPTIMIZERS = {
     "int8": lambda: adamx.adam(0.01, 0.5, 0.5, 1e-3, mu_dtype=INT8, nu_dtype=INT8),
     "composed": lambda: adamx.amsgrad(0.01, eps=1e-3),
 }
+
+
+def assert_close(one, other):
+    """Up to rounding. A last bit may be the next code of a dithered moment, in one of some ten thousand elements."""
+    for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        assert a.dtype == b.dtype
+        if jnp.issubdtype(a.dtype, jnp.floating):
+            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
+            assert np.mean(~np.isclose(a, b, rtol=1e-4, atol=1e-5)) <= 1e-4
 
 
 class Network(nnx.Module):
@@ -56,10 +66,7 @@ def test_nnx_trains_as_with_the_optimizer_of_flax(name):
             train_step(model, optimizer, batch(t))
         assert int(optimizer.step[...] if hasattr(optimizer.step, "__getitem__") else optimizer.step.value) == 4
         ends.append((nnx.state(model), optimizer.opt_state))
-    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
-        assert a.dtype == b.dtype
-        if jnp.issubdtype(a.dtype, jnp.floating):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert_close(*ends)
 
 
 class Linen(linen.Module):
@@ -101,10 +108,7 @@ def test_linen_trains_as_with_the_train_state_of_flax(name):
             state = train(state, batch(t))
         assert int(state.step) == 4
         ends.append((state.params, state.batch_stats, state.opt_state))
-    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
-        assert a.dtype == b.dtype
-        if jnp.issubdtype(a.dtype, jnp.floating):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert_close(*ends)
 
 
 @needs_kernel
@@ -128,3 +132,31 @@ def test_what_takes_its_gradient_as_its_value_does():
     after = state.apply_gradients(grads=gradients).params
     assert float(after[train_state.OVERWRITE_WITH_GRADIENT]["scale"][0]) == 7.0
     np.testing.assert_allclose(after["params"]["w"], 0.9, rtol=1e-5)
+
+
+def test_a_state_from_elsewhere_goes_on_in_nnx():
+    ends = []
+    for moved in (False, True):
+        model, tx = Network(), adamx.adamw(0.01)
+        optimizer = adamx.flax.Optimizer(model, tx, wrt=nnx.Param)
+        for t in range(4):
+            if t == 2 and moved:
+                state = jax.tree.map(np.asarray, bare(optimizer.opt_state))
+                optimizer = adamx.flax.Optimizer(model, tx, wrt=nnx.Param)
+                optimizer.set_state(state)
+            train_step(model, optimizer, batch(t))
+        ends.append((nnx.state(model), optimizer.opt_state))
+    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_that_does_not_fit_raises():
+    model, tx = nnx.Linear(2, 1, rngs=nnx.Rngs(0)), adamx.adam(0.01)
+    optimizer, params = adamx.flax.Optimizer(model, tx, wrt=nnx.Param), nnx.state(model, nnx.Param)
+    state = bare(tx.init(params))
+    for wrong in (state[:1], jax.tree.map(lambda x: x[None], state), jax.tree.map(lambda x: x.astype("int8"), state)):
+        with pytest.raises(ValueError, match=r"the state is not that of the optimizer: .*restore_as"):
+            optimizer.set_state(wrong)
+    optimizer.opt_state = state
+    with pytest.raises(TypeError, match=r"plain tree of arrays: put it into the optimizer by set_state\(state\)"):
+        optimizer.update(model, nnx.state(model, nnx.Param))

@@ -237,7 +237,7 @@ def check_message(stage: str, updates: Any, kind: type[M] = Moments) -> M:
     if isinstance(updates, Message):
         raise TypeError(
             f"{stage} takes {kind.second}, got {type(updates).__name__} with {updates.second}: "
-            f"end the stage that emits them with {updates.quotient}"
+            f"put {updates.quotient} behind the stage that emits it"
         )
     raise TypeError(
         f"{stage} takes the Moments that scale_by_moments emits, got {type(updates).__name__}: "

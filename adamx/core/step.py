@@ -145,7 +145,7 @@ class Update:
         return self
 
 
-UNSAID = "it has no step of its own, as adam, adamw, nadam, nadamw and mars of adamx have"
+UNSAID = "no step in one pass is known for it (for adam, adamw, nadam, nadamw and mars of adamx one is)"
 
 
 def about(tx: optax.GradientTransformation) -> Any:

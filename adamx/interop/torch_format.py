@@ -20,11 +20,14 @@ SECOND = {
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """A tensor of torch, or anything that NumPy takes, as an array; bfloat16, which torch does not give, as float32."""
+    """A copy of a tensor of torch, or of anything that NumPy takes; bfloat16, which torch does not give, as float32.
+
+    A copy, because torch writes in place, and JAX takes memory of NumPy as it is.
+    """
     if not hasattr(tensor, "detach"):
-        return np.asarray(tensor)
+        return np.array(tensor)
     host = tensor.detach().cpu()
-    return np.asarray((host.float() if "bfloat16" in str(host.dtype) else host).numpy())
+    return np.array((host.float() if "bfloat16" in str(host.dtype) else host).numpy())
 
 
 def second_to_jax(field: str, v: np.ndarray) -> np.ndarray:

@@ -156,7 +156,7 @@ def test_a_decay_behind_a_guard_acts_where_the_guard_skips():
         np.testing.assert_array_equal(got["w"], 0.75)
 
 
-NONE = "it has no step of its own, as adam"
+NONE = "no step in one pass is known for it"
 COMPOSED = {
     "a stage behind that needs updates": (chain(adamx.adam(0.1), optax.scale(0.5)), "optax.scale, number 2 in the"),
     "no optimizer of Adam": (chain(adamx.clip_by_global_norm(1.0), optax.sgd(0.1)), NONE),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import adamx
-from adamx.interop import flax_kernels
+from adamx.interop import flax_kernels, torch_layout
 
 PARAMS = {"fc": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2, jnp.bfloat16)}}
 NAMES = {"fc/kernel": "fc.weight", "fc/bias": "fc.bias"}
@@ -34,3 +34,16 @@ def test_what_does_not_fit_is_named():
         adamx.interop.params_from_torch(MODEL, NAMES, PARAMS, layout={})
     with pytest.raises(ValueError, match="no entry for fc/kernel"):
         adamx.interop.params_to_torch(PARAMS, MODEL, {"fc/bias": "fc.bias"}, layout={}, as_tensor=np.asarray)
+
+
+def test_what_torch_writes_in_place_later_does_not_show():
+    for size in (64, 2**18):  # JAX takes memory of NumPy that begins at a multiple of 64 bytes as it is
+        room = np.ones(size + 16, np.float32)
+        bias = room[-room.ctypes.data % 64 // 4 :][:size]
+        names = {"bias": "bias"}
+        params = adamx.interop.params_from_torch({"bias": bias}, names, {"bias": jnp.zeros(size)}, layout=torch_layout)
+        back = adamx.interop.params_to_torch(params, {"bias": bias}, names, layout=torch_layout, as_tensor=np.asarray)
+        bias[:] = 2
+        assert (params["bias"] == 1).all()
+        back["bias"][:] = 3
+        assert (params["bias"] == 1).all()

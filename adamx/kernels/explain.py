@@ -184,6 +184,6 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
         return "small: XLA's own loop is as fast" if small else "XLA takes norms: this kernel sees tiles, not leaves"
     if work.rule.averages.dithers_sum:
         return "β2 this close to 1 dithers the sum of v"
-    if has_24_bits(leaf):
+    if kernel is not NATIVE and has_24_bits(leaf):
         return "XLA rounds master weights to 24 bits"
     return "the kernel does not take this shape, dtype or storage"

@@ -25,13 +25,16 @@ FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
 FLOAT32, NEAREST, DITHERED, INT8 = range(4)
 """How a moment is stored, as the kernel numbers it."""
 
+NARROW = 3
+"""What is behind a bfloat16 parameter beside PLAIN, MASTER and STOCHASTIC: a master weight of 24 bits."""
+
 
 class Form(NamedTuple):
     """What the leaves of one call have in common.
 
     Attributes:
         dtypes: of gradient and parameter, by name.
-        weights: PLAIN, MASTER or STOCHASTIC.
+        weights: PLAIN, MASTER, STOCHASTIC or NARROW.
         mu: how m is stored, and its block.
         nu: how v is stored, and its block.
     """
@@ -44,7 +47,7 @@ class Form(NamedTuple):
     @property
     def aliased(self) -> int:
         """How many arrays of a leaf are updated in place."""
-        return 3 + (self.weights == MASTER) + (self.mu[0] == INT8) + (self.nu[0] == INT8)
+        return 3 + (self.weights in (MASTER, NARROW)) + (self.mu[0] == INT8) + (self.nu[0] == INT8)
 
 
 WHOLE = {Form((g, "float32"), PLAIN, (FLOAT32, 1), (FLOAT32, 1)) for g in ("float32", "bfloat16", "float16")}
@@ -70,8 +73,8 @@ def form_of(leaf: Leaf, rule: Rule) -> Form | None:
     g, p = jnp.result_type(leaf.gradient), jnp.result_type(leaf.param)
     if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
         return None
-    weights = PLAIN if p == jnp.float32 else rule.behind
-    if (weights == STOCHASTIC and p != jnp.bfloat16) or (weights == MASTER and has_24_bits(leaf)):
+    weights = PLAIN if p == jnp.float32 else NARROW if has_24_bits(leaf) else rule.behind
+    if weights == STOCHASTIC and p != jnp.bfloat16:
         return None
     mu, nu = _storage(leaf.mu, rule.averages.mu_codec), _storage(leaf.nu, rule.averages.nu_codec)
     if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):

@@ -3,7 +3,7 @@ import pytest
 
 from adamx.core.averages import averages_of, of_squares
 from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
-from adamx.kernels.layout import DITHERED, FLOAT32, INT8, NEAREST, Form, arrays_of, calls, worthwhile
+from adamx.kernels.layout import DITHERED, FLOAT32, INT8, NARROW, NEAREST, Form, arrays_of, calls, worthwhile
 from adamx.kernels.layout import form_of as form_by_rule
 from adamx.storage import Float, Int8
 from adamx.storage.codec import Quantized
@@ -33,6 +33,13 @@ def test_what_the_kernel_takes():
     nearest = (Float("bfloat16", stochastic=False), Float())
     assert form_of(leaf(mu=jnp.bfloat16), nearest, PLAIN).mu == (NEAREST, 1)
     assert form_of(leaf(shape=()), FULL, PLAIN) is not None
+
+
+def test_a_master_weight_of_24_bits_is_another_form():
+    half = leaf(g=jnp.bfloat16, p=jnp.bfloat16)
+    wide, narrow = (half._replace(remainder=jnp.zeros((4, 64), dtype)) for dtype in (jnp.uint16, jnp.uint8))
+    assert [form_of(one, FULL, MASTER).weights for one in (wide, narrow)] == [MASTER, NARROW]
+    assert form_of(wide, FULL, MASTER).aliased == form_of(narrow, FULL, MASTER).aliased == 4
 
 
 def test_float32_parameters_have_nothing_behind_them():

@@ -165,7 +165,7 @@ def test_an_array_that_is_missing(name):
     [
         ({"mu_storage": 4}, "a moment is stored in no way known here"),
         ({"nu_storage": -1}, "a moment is stored in no way known here"),
-        ({"weights": 3}, "a parameter is rounded in no way known here"),
+        ({"weights": 4}, "a parameter is rounded in no way known here"),
         ({"mu_storage": 3, "mu_block": 0}, "a block must have a multiple of 16 elements up to 1024"),
         ({"nu_storage": 3, "nu_block": 2048}, "a block must have a multiple of 16 elements up to 1024"),
         ({"mu_storage": 3, "mu_block": 32, "nu_storage": 3, "nu_block": 48}, "those of mu and nu must nest"),

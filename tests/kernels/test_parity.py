@@ -46,6 +46,7 @@ WRAPPERS = {
     "bfloat16": (lambda tx: tx, "bfloat16"),
     "master weights": (adamx.with_master_weights, "bfloat16"),
     "float16 master weights": (adamx.with_master_weights, "float16"),
+    "24 bits": (functools.partial(adamx.with_master_weights, bits=24), "bfloat16"),
     "stochastic rounding": (adamx.with_stochastic_rounding, "bfloat16"),
 }
 
@@ -170,13 +171,14 @@ def test_codes_are_those_of_xla_in_a_million_elements():
 @pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("offset", [(16, 32), (3, 5)], ids=["where groups begin", "within a group"])
+@pytest.mark.parametrize("wrapper", ["stochastic rounding", "24 bits"])
 @pytest.mark.parametrize("storage", ["bfloat16", "int8"])
-def test_a_shard_meets_the_thresholds_of_its_place(storage, offset):
+def test_a_shard_meets_the_thresholds_of_its_place(storage, wrapper, offset):
     params = {"w": jnp.ones((40, 64), "bfloat16")}
     gradients = {"w": jnp.round(jax.random.normal(jax.random.key(0), (40, 64)) * 64)}
     ends = []
     for backend in ("auto", "xla"):
-        tx = adamx.with_stochastic_rounding(adamx.adam(1e-2, b1=0.5, b2=0.5, **STORAGES[storage]))
+        tx = WRAPPERS[wrapper][0](adamx.adam(1e-2, b1=0.5, b2=0.5, **STORAGES[storage]))
         ends.append(jitted(tx, backend=backend, dither_offset={"w": offset})(params, tx.init(params), gradients))
     assert differing(*ends) == []
 

@@ -54,8 +54,7 @@ inline bool in_groups(const Leaf& leaf) {
   const bool coded = leaf.mu.storage == Storage::int8 || leaf.nu.storage == Storage::int8;
   const bool rows_fit = coded || leaf.rows() == 1 || leaf.last() % kGroup == 0;
   const bool asked = leaf.mu.storage != Storage::f32 || leaf.nu.storage != Storage::f32;
-  return (rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0) ||
-         !(asked || leaf.weights == Weights::stochastic);
+  return (rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0) || !(asked || leaf.dithers_weight());
 }
 
 // Whose thresholds.

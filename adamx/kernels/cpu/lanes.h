@@ -188,11 +188,14 @@ ADAMX_INLINE void store_narrow(T* to, U x) {
 ADAMX_INLINE I is_nan(F x) { return x != x; }
 ADAMX_INLINE F from_bfloat16(U x) { return float_of(x << 16); }
 
-// To nearest, ties to even; the bits of bfloat16 in the lower half of each lane.
-ADAMX_INLINE U to_bfloat16(F x) {
-  const U bits = bits_of(x), rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  return pick(is_nan(x), all(kNaN), rounded);
+// To nearest, ties to even: the bits that are left without so many of the last.
+template <int drop>
+ADAMX_INLINE U without(F x) {
+  const U bits = bits_of(x), rounded = (bits + ((1u << (drop - 1)) - 1u) + ((bits >> drop) & 1u)) >> drop;
+  return pick(is_nan(x), all(kNaN << (16 - drop)), rounded);
 }
+
+ADAMX_INLINE U to_bfloat16(F x) { return without<16>(x); }
 
 }  // namespace ADAMX_ISA
 }  // namespace adamx

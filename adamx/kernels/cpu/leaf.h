@@ -15,8 +15,9 @@ enum class Type : uint8_t { f32, bf16, f16 };
 // How a moment is kept between steps.
 enum class Storage : uint8_t { f32, bf16_nearest, bf16_dithered, int8 };
 
-// What a half-precision weight has behind it: nothing, the rest of a float32 weight, or dithered rounding.
-enum class Weights : uint8_t { plain, master, stochastic };
+// What a half-precision weight has behind it: nothing, the rest of a float32 weight, dithered rounding, or 8 more bits
+// of a weight that is dithered to 24.
+enum class Weights : uint8_t { plain, master, stochastic, narrow };
 
 // Which elements of a weight decay: none, all, or those where that does not oppose the update.
 enum class Decay : uint8_t { nowhere, everywhere, cautious };
@@ -43,13 +44,15 @@ struct Leaf {
   Type weight_type = Type::f32;
   Weights weights = Weights::plain;
   void* weight = nullptr;
-  void* remainder = nullptr;                  // uint16 beside bfloat16, float beside float16
+  void* remainder = nullptr;                  // uint16 or uint8 beside bfloat16, float beside float16
   uint32_t moment_salt = 0, weight_salt = 0;  // of the dither
   Decay decays = Decay::nowhere;
   float scale = -1,
         decay = 0;  // the weight moves by `scale` times the direction and, where it decays, `decay` times itself
   Moment mu, nu;
 
+  bool dithers_weight() const { return weights == Weights::stochastic || weights == Weights::narrow; }
+  size_t remainder_width() const { return weights == Weights::narrow ? 1 : weight_type == Type::f16 ? 4 : 2; }
   int64_t last() const { return rank == 0 ? 1 : dims[rank - 1]; }
   int64_t rows() const {
     int64_t product = 1;

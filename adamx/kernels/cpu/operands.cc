@@ -141,10 +141,11 @@ Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers, const float
   read.weight_type = type_of(weight.element);
   read.weight = weight.data;
   read.weights = weight.element == Element::f32 ? Weights::plain : static_cast<Weights>(form.weights);
-  if (read.weights == Weights::stochastic) reader.expect("a dithered parameter", weight, Element::bf16);
-  if (read.weights == Weights::master) {
+  if (read.dithers_weight()) reader.expect("a dithered parameter", weight, Element::bf16);
+  if (read.weights == Weights::master || read.weights == Weights::narrow) {
     const View remainder = reader.in_place("a remainder");
-    reader.expect("a remainder", remainder, read.weight_type == Type::f16 ? Element::f32 : Element::u16);
+    const Element upper = read.weights == Weights::narrow ? Element::u8 : Element::u16;
+    reader.expect("a remainder", remainder, read.weight_type == Type::f16 ? Element::f32 : upper);
     reader.expect_shape("a remainder", remainder, read.rank, read.dims);
     read.remainder = remainder.data;
   }
@@ -174,7 +175,7 @@ std::string read(const std::vector<View>& inputs, const std::vector<View>& outpu
   for (const int64_t storage : {form.mu_storage, form.nu_storage}) {
     if (storage < 0 || storage > 3) reader.fail("a moment", "is stored in no way known here");
   }
-  if (form.weights < 0 || form.weights > 2) reader.fail("a parameter", "is rounded in no way known here");
+  if (form.weights < 0 || form.weights > 3) reader.fail("a parameter", "is rounded in no way known here");
   if (!fits(form.mu_storage, form.mu_block, form.nu_storage == 3 ? form.nu_block : 1) ||
       !fits(form.nu_storage, form.nu_block, form.mu_storage == 3 ? form.mu_block : 1)) {
     reader.fail("a block", "must have a multiple of 16 elements up to 1024, and those of mu and nu must nest");

@@ -42,7 +42,7 @@ void check(bool ok, const std::string& what) {
 
 std::string Case::name() const {
   static const char* const storages[] = {"float32", "nearest", "dithered", "int8 "};
-  static const char* const weightings[] = {" plain", " master", " stochastic"};
+  static const char* const weightings[] = {" plain", " master", " stochastic", " of 24 bits"};
   static const char* const decaying[] = {"", ", decay", ", cautious decay"};
   static const char* const elements[] = {"float32", "bfloat16", "float16"};
   const auto moment = [](int64_t storage, int64_t block) {
@@ -83,9 +83,11 @@ Arrays::Arrays(const Case& of) {
       return ++i % 7 == 0 ? 0 : uniform() < .5f ? x : -x;
     });
     add(Role::weight, of.weight, shape, [&] { return 1 + uniform(); });
-    const Element rest = of.weight == Element::f16 ? Element::f32 : Element::u16;
-    const auto remainder = [&] { return rest == Element::f32 ? 1 + uniform() : 65536 * uniform(); };
-    if (of.master()) add(Role::remainder, rest, shape, remainder);
+    const Element rest = of.narrow() ? Element::u8 : of.weight == Element::f16 ? Element::f32 : Element::u16;
+    const auto remainder = [&] {
+      return rest == Element::f32 ? 1 + uniform() : (rest == Element::u8 ? 256 : 65536) * uniform();
+    };
+    if (of.master() || of.narrow()) add(Role::remainder, rest, shape, remainder);
     add_moment(false, of.form.mu_storage, of.form.mu_block, shape);
     add_moment(true, of.form.nu_storage, of.form.nu_block, shape);
   }
@@ -185,6 +187,7 @@ int main(int count, char** arguments) {
   adamx::check_steps(count > 1 && std::strcmp(arguments[1], "--quick") == 0);
   adamx::check_threads();
   adamx::check_norms();
+  adamx::check_scalar();
   for (const adamx::Version& version : adamx::versions()) std::printf("%s ", version.name);
   std::printf("\n%d passed, %d failed\n", adamx::passed, adamx::failed);
   return adamx::failed != 0;

@@ -92,7 +92,7 @@ void check_arrays(size_t inputs) {
 }
 
 void check_forms() {
-  for (const int64_t storage : {int64_t{-1}, int64_t{4}, int64_t{256 + 3}, INT64_MAX, INT64_MIN}) {
+  for (const int64_t storage : {int64_t{-1}, int64_t{5}, int64_t{256 + 3}, INT64_MAX, INT64_MIN}) {
     check_refused("a storage of mu", "is stored in no way", [storage](Changed& c) { c.form.mu_storage = storage; });
     check_refused("a storage of nu", "is stored in no way", [storage](Changed& c) { c.form.nu_storage = storage; });
     check_refused("weights", "is rounded in no way", [storage](Changed& c) { c.form.weights = storage; });
@@ -147,6 +147,12 @@ void check_leaves() {
   of.weight = Element::f16;
   of.shapes = {{3}};
   check_read(of, "dithered float16", "a dithered parameter must be bfloat16, got float16", nothing);
+  of.form.weights = static_cast<int64_t>(Weights::narrow);
+  check_read(of, "24 bits of float16", "a dithered parameter must be bfloat16, got float16", nothing);
+  of.weight = Element::bf16;
+  check_read(of, "24 bits", "", nothing);
+  check_read(of, "24 bits as 32", "a remainder must be uint16, got uint8",
+             [](Changed& c) { c.form.weights = static_cast<int64_t>(Weights::master); });
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ void check_case(const Case& of, Pool& pool) {
   arrays.restore(start);
   const auto shared = measured(of, arrays, [&](Call call) { run(std::move(call), 15, schedule); });
   check(shared == alone, of.name() + ": norms on 16 threads");
-  const double most = of.weight == Element::f32 || of.master() ? kRounded : 2e-2;
+  const double most = of.weight == Element::f32 || of.master() ? kRounded : of.narrow() ? 0x1p-14 : 2e-2;
   size_t leaf = 0;
   for (size_t i = 0; i < arrays.inputs.size(); ++i) {
     if (arrays.roles[i] != Role::weight) continue;
@@ -101,6 +101,7 @@ void check_norms() {
                                            {Element::bf16, Weights::plain},
                                            {Element::bf16, Weights::master},
                                            {Element::bf16, Weights::stochastic},
+                                           {Element::bf16, Weights::narrow},
                                            {Element::f16, Weights::master}}) {
       Case of;
       of.form.weights = static_cast<int64_t>(weights);

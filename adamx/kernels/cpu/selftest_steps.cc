@@ -38,7 +38,8 @@ const std::pair<Stored, Stored> kMoments[] = {{{0, 1}, {0, 1}},     {{1, 1}, {1,
                                               {{3, 768}, {3, 48}},  {{3, 64}, {0, 1}},   {{2, 1}, {3, 64}}};
 const std::pair<Element, Weights> kWeights[] = {{Element::f32, Weights::plain},   {Element::bf16, Weights::plain},
                                                 {Element::bf16, Weights::master}, {Element::bf16, Weights::stochastic},
-                                                {Element::f16, Weights::plain},   {Element::f16, Weights::master}};
+                                                {Element::bf16, Weights::narrow}, {Element::f16, Weights::plain},
+                                                {Element::f16, Weights::master}};
 
 // The arrays after two steps that `take` takes.
 template <typename Take>
@@ -82,14 +83,17 @@ double weight(const Case& of, const Arrays::Contents& arrays, size_t i, size_t j
   if (of.weight == Element::f16 && of.master()) return static_cast<double>(element<float>(arrays[i + 1], j));
   const auto bits = element<uint16_t>(arrays[i], j);
   if (of.weight == Element::f16) return float16(bits);
-  return static_cast<double>(bfloat16(bits, of.master() ? element<uint16_t>(arrays[i + 1], j) : uint16_t{0}));
+  const int lower = of.master()   ? element<uint16_t>(arrays[i + 1], j)
+                    : of.narrow() ? element<uint8_t>(arrays[i + 1], j) << 8
+                                  : 0;
+  return static_cast<double>(bfloat16(bits, static_cast<uint16_t>(lower)));
 }
 
 namespace {
 
 // After the point, of the weight in the end.
 int digits(const Case& of) {
-  return of.weight == Element::f32 || of.master() ? 23 : of.weight == Element::bf16 ? 7 : 10;
+  return of.weight == Element::f32 || of.master() ? 23 : of.narrow() ? 15 : of.weight == Element::bf16 ? 7 : 10;
 }
 
 // How far the weights of two results lie apart, in units in the last place of what starts between 1 and 2.

@@ -73,6 +73,8 @@ void with_weights(const Constants& c, const Leaf& leaf, int64_t begin, int64_t e
       return usual<Norms, Places, Weights::master>(c, leaf, begin, end, squares);
     case Weights::stochastic:
       return usual<Norms, Places, Weights::stochastic>(c, leaf, begin, end, squares);
+    case Weights::narrow:  // not usual
+      break;
   }
 }
 

@@ -15,7 +15,7 @@ template <typename Visit>
 inline void each_array(Leaf& leaf, Visit visit) {
   visit(leaf.gradient, width(leaf.gradient_type));
   visit(leaf.weight, width(leaf.weight_type));
-  if (leaf.remainder != nullptr) visit(leaf.remainder, leaf.weight_type == Type::f16 ? size_t{4} : size_t{2});
+  if (leaf.remainder != nullptr) visit(leaf.remainder, leaf.remainder_width());
   visit(leaf.mu.data, leaf.mu.width());
   visit(leaf.nu.data, leaf.nu.width());
 }

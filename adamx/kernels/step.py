@@ -33,8 +33,8 @@ def step(
     `adamx.explain(tx, params)` tells for each leaf. To write in place, donate `params` and `state` to a function that
     takes them in the order in which it returns them: XLA pairs donated arguments with results by shape, first with
     first, and copies if a parameter is paired with a moment. Float32 results are within 2 units in the last place of
-    those of `update` and `apply_updates`; quantized moments are equal. An update is not rounded to the dtype of the
-    gradients before it is added.
+    those of `update` and `apply_updates`; quantized moments are equal, and master weights of 24 bits are equal or
+    neighbours. An update is not rounded to the dtype of the gradients before it is added.
 
     Small float32 leaves are left to XLA, which is as fast there. GPUs and TPUs have a kernel for int8 and dithered
     moments, in leaves of 16,384 elements or more whose last axis is a multiple of their block; XLA's own loop is as

@@ -12,7 +12,7 @@ namespace adamx {
 // same.
 constexpr int kInterface = 6;
 
-enum class Element : uint8_t { f32, bf16, f16, u16, u32, i8, u8, other };
+enum class Element : uint8_t { f32, bf16, f16, u16, u32, i8, u8, i4, other };
 
 // An array of the caller's.
 struct View {

@@ -40,8 +40,8 @@ ADAMX_INLINE void fetch_all(const Leaf& leaf, int64_t i) {
   if (leaf.weights == Weights::master || leaf.weights == Weights::narrow) {
     fetch(leaf.remainder, leaf.remainder_width(), i);
   }
-  fetch(leaf.mu.data, leaf.mu.width(), i);
-  fetch(leaf.nu.data, leaf.nu.width(), i);
+  fetch(leaf.mu.data, leaf.mu.halves() / 2, i);
+  fetch(leaf.nu.data, leaf.nu.halves() / 2, i);
 }
 
 // Each vector's averages beside the division of the one before, which would keep it waiting.

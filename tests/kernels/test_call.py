@@ -11,7 +11,7 @@ from adamx.core.work import Tail, Work
 from adamx.kernels.call import call_native
 from adamx.kernels.layout import form_of
 from adamx.kernels.operands import of_step
-from adamx.storage import Float, Int8
+from adamx.storage import Float, Int4, Int8
 from tests.backends import differing, needs_kernel
 
 
@@ -40,6 +40,7 @@ CASES = {
     "float32": ((Float(), Float()), "float32", PLAIN),
     "bfloat16": ((Float("bfloat16"), Float("bfloat16")), "bfloat16", MASTER),
     "int8": ((Int8(32, 0), Int8(64, 0)), "float32", PLAIN),
+    "int4": ((Int4(32, 0), Int4(64, 0)), "float32", PLAIN),
     "int8 v": ((Float(), Int8(64, 0)), "float16", MASTER),
 }
 

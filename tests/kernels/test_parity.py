@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import adamx
-from adamx.storage import Float, Int8
+from adamx.storage import Float, Int4, Int8
 from tests.backends import composed, differing, jitted, needs_kernel, ulps
 
 SHAPES = {
@@ -21,7 +21,7 @@ SHAPES = {
     "scalar": (),
     "empty": (0, 4),
 }
-INT8 = Int8(block_size=64, min_size=0)
+INT8, INT4 = (codec(block_size=64, min_size=0) for codec in (Int8, Int4))
 STORAGES = {
     "float32": {},
     "bfloat16 m": {"mu_dtype": "bfloat16"},
@@ -31,6 +31,9 @@ STORAGES = {
     "nesting int8": {"mu_dtype": Int8(32, 0, seed=3), "nu_dtype": INT8},
     "int8 v": {"nu_dtype": INT8},
     "nearest m, int8 v": {"mu_dtype": Float("bfloat16", stochastic=False), "nu_dtype": INT8},
+    "int4": {"mu_dtype": INT4, "nu_dtype": INT4},
+    "int4 m, int8 v": {"mu_dtype": Int4(32, 0), "nu_dtype": INT8},
+    "bfloat16 m, int4 v": {"mu_dtype": "bfloat16", "nu_dtype": Int4(128, 0, seed=3)},
     "float16, left to XLA": {"mu_dtype": "float16", "nu_dtype": "float16"},
 }
 RULES = {
@@ -156,13 +159,14 @@ def test_a_long_run_ends_where_xla_ends():
 
 @pytest.mark.slow
 @needs_kernel
-def test_codes_are_those_of_xla_in_a_million_elements():
+@pytest.mark.parametrize("codec", [INT8, INT4], ids=["int8", "int4"])
+def test_codes_are_those_of_xla_in_a_million_elements(codec):
     """Many enough for fractions that are within 2^-16 of their thresholds; averages are exact, as above."""
     params, gradients = (
         {"w": jnp.ones((1024, 1024))},
         jnp.round(jax.random.normal(jax.random.key(0), (1024, 1024)) * 64),
     )
-    rule = functools.partial(adamx.adam, 1e-2, b1=0.5, b2=0.5, mu_dtype=INT8, nu_dtype=INT8)
+    rule = functools.partial(adamx.adam, 1e-2, b1=0.5, b2=0.5, mu_dtype=codec, nu_dtype=codec)
     state = rule().init(params)
     native, reference = (f(rule())(params, state, {"w": gradients}) for f in (jitted, composed))
     assert differing(native[1], reference[1]) == []
@@ -172,7 +176,7 @@ def test_codes_are_those_of_xla_in_a_million_elements():
 @needs_kernel
 @pytest.mark.parametrize("offset", [(16, 32), (3, 5)], ids=["where groups begin", "within a group"])
 @pytest.mark.parametrize("wrapper", ["stochastic rounding", "24 bits"])
-@pytest.mark.parametrize("storage", ["bfloat16", "int8"])
+@pytest.mark.parametrize("storage", ["bfloat16", "int8", "int4"])
 def test_a_shard_meets_the_thresholds_of_its_place(storage, wrapper, offset):
     params = {"w": jnp.ones((40, 64), "bfloat16")}
     gradients = {"w": jnp.round(jax.random.normal(jax.random.key(0), (40, 64)) * 64)}

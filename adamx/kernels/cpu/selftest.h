@@ -32,7 +32,8 @@ struct Case {
   Decay decays = Decay::nowhere;
   std::vector<Shape> shapes;
 
-  bool coded() const { return form.mu_storage == 3 || form.nu_storage == 3; }
+  bool coded() const { return form.mu_storage >= 3 || form.nu_storage >= 3; }
+  bool in_four() const { return form.mu_storage == 4 || form.nu_storage == 4; }
   bool is(Weights weights) const { return form.weights == static_cast<int64_t>(weights) && weight != Element::f32; }
   bool master() const { return is(Weights::master); }
   bool narrow() const { return is(Weights::narrow); }

@@ -90,6 +90,8 @@ BARS = {"bfloat16": 4, "float16": 4}
 
 XLA rounds a half-precision parameter with nothing behind it three times: its direction, its update and itself.
 """
+BARS_OF = {"int4": 3, "int4 m, int8 v": 3}
+"""The same by storage. Of an m that is held over a root few quotients are short: more of them are rounded apart."""
 
 
 @pytest.mark.slow
@@ -104,7 +106,8 @@ def test_codes_and_random_bits_are_those_of_update(storage, wrapper, backend):
     for (params, state), (expected_params, expected), before, _ in steps(rule, wrap, dtype, backend):
         assert differing(moments_of(state), moments_of(expected)) == []
         for name, p in params.items():
-            assert ulps(p, expected_params[name], before[0][name]) <= BARS.get(wrapper, 2), name
+            bar = max(BARS.get(wrapper, 2), BARS_OF.get(storage, 2))
+            assert ulps(p, expected_params[name], before[0][name]) <= bar, name
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ ADAMX_INLINE Apart over_root(float* m, const float* roots, int64_t n) {
     under = larger(under, pick(negative, bits_of(x) & 0x7FFFFFFFu, U{}));
   }
   const float high = largest(above), low = largest(under);
-  return Apart(high >= low ? high : -low);
+  return Apart(high < low || low != low ? -low : high);  // NaN stays
 }
 
 template <typename Places>

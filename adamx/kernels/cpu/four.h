@@ -29,15 +29,19 @@ ADAMX_INLINE void average_fours(const Constants& c, const Leaf& leaf, int64_t n,
     const bool in_four = leaf.nu.storage == Storage::int4, in_eight = leaf.nu.storage == Storage::int8;
     const Block numbers = leaf.nu.coded() ? leaf.nu.blocks[block] : Block{};
     const Decoded decoded(numbers);
+    Decoded roots = decoded;
+    roots.take_roots();
     for (int64_t i = begin; i < end; i += kLanes) {
       F v;
       if (in_four) {
-        v = among(decoded.each, load_fours(leaf.nu.data, i));
+        const U code = load_fours(leaf.nu.data, i);
+        v = among(decoded.each, code);
+        store(fresh->root + i, among(roots.each, code));
       } else {
         v = in_eight ? decode_second(at<uint8_t>(leaf.nu.data, i), numbers) : load_moment(leaf.nu, i);
+        store(fresh->root + i, root(v));
       }
       const F g = gradient(c.rule, leaf, i);
-      store(fresh->root + i, v);
       store(fresh->v + i, bounded_second(c.rule, second_average(c.rule, v, g)));
     }
   });
@@ -48,7 +52,7 @@ ADAMX_INLINE void average_fours(const Constants& c, const Leaf& leaf, int64_t n,
     for (int64_t i = begin; i < end; i += kLanes) {
       F m;
       if (in_four) {
-        m = among(decoded.each, load_fours(leaf.mu.data, i)) * root(load<F>(fresh->root + i));
+        m = among(decoded.each, load_fours(leaf.mu.data, i)) * load<F>(fresh->root + i);
       } else {
         m = in_eight ? decode_first(at<int8_t>(leaf.mu.data, i), numbers) : load_moment(leaf.mu, i);
       }

@@ -2,6 +2,8 @@
 // block.
 #pragma once
 
+#include <cmath>
+
 #include "dither.h"
 #include "int8.h"
 #include "lanes.h"
@@ -14,6 +16,10 @@ alignas(64) constexpr float kLevels[16] = {0x1.37603cp-11f, 0x1.08ab66p-10f, 0x1
                                            0x1.451492p-8f,  0x1.14517cp-7f,  0x1.d5bdb8p-7f,  0x1.8f47aap-6f,
                                            0x1.53635p-5f,   0x1.207ad2p-4f,  0x1.ea6a64p-4f,  0x1.a0da6ep-3f,
                                            0x1.625344p-2f,  0x1.2d2d2ep-1f,  0x1p0f,          0};
+alignas(64) constexpr float kNextLevels[16] = {0x1.08ab66p-10f, 0x1.c1f02ep-10f, 0x1.7e728ep-9f, 0x1.451492p-8f,
+                                               0x1.14517cp-7f,  0x1.d5bdb8p-7f,  0x1.8f47aap-6f, 0x1.53635p-5f,
+                                               0x1.207ad2p-4f,  0x1.ea6a64p-4f,  0x1.a0da6ep-3f, 0x1.625344p-2f,
+                                               0x1.2d2d2ep-1f,  0x1p0f,          HUGE_VALF,      HUGE_VALF};
 alignas(64) constexpr float kFourths[16] = {0x1.3fb63cp-3f, 0x1.6d10cep-3f, 0x1.a0da6ep-3f, 0x1.dbfcc4p-3f,
                                             0x1.0fc14cp-2f, 0x1.364e48p-2f, 0x1.625344p-2f, 0x1.9496dap-2f,
                                             0x1.cdfbcep-2f, 0x1.07c28ap-1f, 0x1.2d2d2ep-1f, 0x1.57e6ap-1f,
@@ -92,39 +98,35 @@ ADAMX_INLINE U load_fours(const void* data, int64_t i) {
 }
 
 ADAMX_INLINE void store_fours(void* data, int64_t i, U codes) {
-  uint8_t bytes[kLanes];
-  store_narrow(bytes, codes);
-  for (int half = 0; half < 2; ++half) {
-    uint64_t x;
-    std::memcpy(&x, bytes + 8 * half, sizeof x);
-    x = (x | x >> 4) & 0x00FF00FF00FF00FFu;
-    x = (x | x >> 8) & 0x0000FFFF0000FFFFu;
-    const auto packed = static_cast<uint32_t>(x | x >> 16);
-    std::memcpy(static_cast<char*>(data) + i / 2 + 4 * half, &packed, sizeof packed);
-  }
+  uint8_t packed[kLanes];  // in the first half
+  store_narrow(packed, evens(codes, codes) | odds(codes, codes) << 4);
+  std::memcpy(static_cast<char*>(data) + i / 2, packed, kLanes / 2);
 }
 
-// The number of the highest level that is not above y; 0 if all are, and of NaN.
-template <int levels>
-ADAMX_INLINE U below(F y, const float* of) {
-  U number{};
-  for (int k = 1; k < levels; ++k) number = number - bits_of(y >= of[k]);
-  return number;
+// The number of the highest level of v that is not above y; 0 if all are, and of NaN. The bits of a number grow almost
+// as its logarithm does: what they say is this or the one below.
+ADAMX_INLINE U below(F y) {
+  const F about = to_float(signed_of(bits_of(y))) * 0x1.4e6822p-23f - 0x1.30d07p7f;
+  const U k = bits_of(smaller(larger(about, all(0.0f)), all(14.0f)) + 0x1p23f) & 15u;
+  return k - bits_of(y >= among(kNextLevels, k));
 }
 
-// Rounded so that the fourth root is right on average.
+// Rounded so that the fourth root is right on average. The fourth power of the bar tells, but where it is close.
 ADAMX_INLINE U encode_four_second(F x, U threshold, FR inverse, FR tie) {
   const F y = x * inverse;
-  const U k = below<15>(y, kLevels);
-  const F low = among(kFourths, k);
-  const I up = root(root(y)) - low > fraction(threshold) * (low * kFourthGap);
+  const U k = below(y);
+  const F low = among(kFourths, k), over = fraction(threshold) * (low * kFourthGap);
+  const F square = (low + over) * (low + over), bar = square * square, apart = y - bar;
+  I up = apart > 0.0f;
+  if (any(bar * 0x1p-20f >= magnitude(apart))) up = root(root(y)) - low > over;
   const U code = smaller(k - bits_of(up), all(14u)) ^ 8u;
   return pick(x >= tie, U{} + kTopOfSecond, code);
 }
 
 ADAMX_INLINE U encode_four_first(F x, U threshold, FR inverse, I at_top) {
   const F y = magnitude(x) * inverse;
-  const U k = below<8>(y, kRatios);
+  U k{};
+  for (int level = 1; level < 8; ++level) k = k - bits_of(y >= kRatios[level]);
   const I up = y - among(kRatios, k) > fraction(threshold) * among(kGaps, k);
   const U size = smaller(k - bits_of(up), all(7u));
   return pick(at_top, U{} + kTopOfFirst, pick(x < 0.0f, U{} - size, size) & 15u);

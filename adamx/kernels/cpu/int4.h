@@ -106,7 +106,7 @@ ADAMX_INLINE void store_fours(void* data, int64_t i, U codes) {
 // The number of the highest level of v that is not above y; 0 if all are, and of NaN. The bits of a number grow almost
 // as its logarithm does: what they say is this or the one below.
 ADAMX_INLINE U below(F y) {
-  const F about = to_float(signed_of(bits_of(y))) * 0x1.4e6822p-23f - 0x1.30d07p7f;
+  const F about = to_float(signed_of(bits_of(larger(y, all(0.0f))))) * 0x1.4e6822p-23f - 0x1.30d07p7f;
   const U k = bits_of(smaller(larger(about, all(0.0f)), all(14.0f)) + 0x1p23f) & 15u;
   return k - bits_of(y >= among(kNextLevels, k));
 }

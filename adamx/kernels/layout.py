@@ -100,9 +100,13 @@ def ends_within_a_byte(leaf: Leaf) -> bool:
 
 def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
     if isinstance(stored, Quantized):
-        how = {Int8: INT8, Int4: INT4}.get(type(codec))
-        known = how is not None and (stored.codes.dtype == CODES) == (how == INT4)
-        return (how, codec.block_size) if known and codec.block_size in BLOCKS else None
+        if type(codec) is Int8 and stored.codes.dtype != CODES:
+            found = INT8, codec.block_size
+        elif type(codec) is Int4 and stored.codes.dtype == CODES:
+            found = INT4, codec.block_size
+        else:
+            return None
+        return found if found[1] in BLOCKS else None
     if type(codec) not in (Float, Int8, Int4):
         return None
     dtype = jnp.result_type(stored)

@@ -175,7 +175,7 @@ void check_scalar() {
     check_narrow(usual, scale, 0x12345u);  // within a group
     check_narrow(ends, scale, 0x12340u);
   }
-  for (const float scale : {3e38f, HUGE_VALF, NAN}) check_narrow(ends, scale, 0x770u);
+  for (const float scale : {1e35f, 3e38f, HUGE_VALF, NAN}) check_narrow(ends, scale, 0x770u);
 }
 
 }  // namespace adamx

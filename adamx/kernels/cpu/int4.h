@@ -11,11 +11,7 @@
 namespace adamx {
 namespace ADAMX_ISA {
 
-// The levels of v, each 1.7 times the one below, and their fourth roots.
-alignas(64) constexpr float kLevels[16] = {0x1.37603cp-11f, 0x1.08ab66p-10f, 0x1.c1f02ep-10f, 0x1.7e728ep-9f,
-                                           0x1.451492p-8f,  0x1.14517cp-7f,  0x1.d5bdb8p-7f,  0x1.8f47aap-6f,
-                                           0x1.53635p-5f,   0x1.207ad2p-4f,  0x1.ea6a64p-4f,  0x1.a0da6ep-3f,
-                                           0x1.625344p-2f,  0x1.2d2d2ep-1f,  0x1p0f,          0};
+// The levels of v, each 1.7 times the one below, from the second one on, and the fourth roots of all.
 alignas(64) constexpr float kNextLevels[16] = {0x1.08ab66p-10f, 0x1.c1f02ep-10f, 0x1.7e728ep-9f, 0x1.451492p-8f,
                                                0x1.14517cp-7f,  0x1.d5bdb8p-7f,  0x1.8f47aap-6f, 0x1.53635p-5f,
                                                0x1.207ad2p-4f,  0x1.ea6a64p-4f,  0x1.a0da6ep-3f, 0x1.625344p-2f,

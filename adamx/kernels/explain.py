@@ -17,7 +17,7 @@ from adamx.kernels import native
 from adamx.kernels.backend import accelerator_kernel, backend
 from adamx.kernels.call import NATIVE
 from adamx.kernels.execute import forms_of
-from adamx.kernels.layout import Kernel, has_24_bits
+from adamx.kernels.layout import Kernel, ends_within_a_byte, has_24_bits
 from adamx.trees import named_leaves, nbytes
 from adamx.variables import bare
 
@@ -184,6 +184,8 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
         return "small: XLA's own loop is as fast" if small else "XLA takes norms: this kernel sees tiles, not leaves"
     if work.rule.averages.dithers_sum:
         return "β2 this close to 1 dithers the sum of v"
-    if has_24_bits(leaf):
+    if ends_within_a_byte(leaf):
+        return "int4 codes: with an odd last axis rows end within a byte"
+    if kernel is not NATIVE and has_24_bits(leaf):
         return "XLA rounds master weights to 24 bits"
     return "the kernel does not take this shape, dtype or storage"

@@ -1,5 +1,6 @@
 """What a kernel is: which leaves it takes, in which form, and what takes them through a step."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
 from adamx.core.work import Work
 from adamx.kernels.operands import OfStep
-from adamx.storage import Float, Int8
+from adamx.storage import Float, Int4, Int8
 from adamx.storage.codec import Codec, Quantized, Stored
+from adamx.storage.int4 import CODES
 
 MAX_RANK = 8
 BLOCKS = range(16, 1024 + 1, 16)
-"""Sizes of int8 blocks: whole vectors, and no more than the kernel works on at a time."""
+"""Sizes of blocks: whole vectors, and no more than the kernel works on at a time."""
 MANY, LITTLE, TINY = 128, 16_384, 512
 """Leaves from which on the kernel takes all; below that, elements of a tree and of a leaf for which it takes none."""
 
@@ -22,8 +24,11 @@ ALIASED_PER_CALL = 96
 """Arrays that one call updates in place; the time to compile a call grows with their square."""
 
 FLOATS = (jnp.float32, jnp.bfloat16, jnp.float16)
-FLOAT32, NEAREST, DITHERED, INT8 = range(4)
+FLOAT32, NEAREST, DITHERED, INT8, INT4 = range(5)
 """How a moment is stored, as the kernel numbers it."""
+
+NARROW = 3
+"""What is behind a bfloat16 parameter beside PLAIN, MASTER and STOCHASTIC: a master weight of 24 bits."""
 
 
 class Form(NamedTuple):
@@ -31,7 +36,7 @@ class Form(NamedTuple):
 
     Attributes:
         dtypes: of gradient and parameter, by name.
-        weights: PLAIN, MASTER or STOCHASTIC.
+        weights: PLAIN, MASTER, STOCHASTIC or NARROW.
         mu: how m is stored, and its block.
         nu: how v is stored, and its block.
     """
@@ -44,7 +49,7 @@ class Form(NamedTuple):
     @property
     def aliased(self) -> int:
         """How many arrays of a leaf are updated in place."""
-        return 3 + (self.weights == MASTER) + (self.mu[0] == INT8) + (self.nu[0] == INT8)
+        return 3 + (self.weights in (MASTER, NARROW)) + (self.mu[0] >= INT8) + (self.nu[0] >= INT8)
 
 
 WHOLE = {Form((g, "float32"), PLAIN, (FLOAT32, 1), (FLOAT32, 1)) for g in ("float32", "bfloat16", "float16")}
@@ -70,11 +75,13 @@ def form_of(leaf: Leaf, rule: Rule) -> Form | None:
     g, p = jnp.result_type(leaf.gradient), jnp.result_type(leaf.param)
     if g not in FLOATS or p not in FLOATS or jnp.size(leaf.param) == 0 or jnp.ndim(leaf.param) > MAX_RANK:
         return None
-    weights = PLAIN if p == jnp.float32 else rule.behind
-    if (weights == STOCHASTIC and p != jnp.bfloat16) or (weights == MASTER and has_24_bits(leaf)):
+    weights = PLAIN if p == jnp.float32 else NARROW if has_24_bits(leaf) else rule.behind
+    if weights == STOCHASTIC and p != jnp.bfloat16:
         return None
     mu, nu = _storage(leaf.mu, rule.averages.mu_codec), _storage(leaf.nu, rule.averages.nu_codec)
     if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):
+        return None
+    if INT4 in (mu[0], nu[0]) and ends_within_a_byte(leaf):
         return None
     return Form((g.name, p.name), weights, mu, nu)
 
@@ -84,10 +91,23 @@ def has_24_bits(leaf: Leaf) -> bool:
     return leaf.remainder is not None and jnp.result_type(leaf.remainder) == jnp.uint8
 
 
+def ends_within_a_byte(leaf: Leaf) -> bool:
+    """Whether a leaf has codes of four bits whose rows begin within a byte."""
+    shape = jnp.shape(leaf.param)
+    kept = [stored.codes.dtype for stored in (leaf.mu, leaf.nu) if isinstance(stored, Quantized)]
+    return CODES in kept and shape[-1] % 2 == 1 and math.prod(shape[:-1]) > 1
+
+
 def _storage(stored: Stored, codec: Codec) -> tuple[int, int] | None:
     if isinstance(stored, Quantized):
-        return (INT8, codec.block_size) if type(codec) is Int8 and codec.block_size in BLOCKS else None
-    if type(codec) not in (Float, Int8):
+        if type(codec) is Int8 and stored.codes.dtype != CODES:
+            found = INT8, codec.block_size
+        elif type(codec) is Int4 and stored.codes.dtype == CODES:
+            found = INT4, codec.block_size
+        else:
+            return None
+        return found if found[1] in BLOCKS else None
+    if type(codec) not in (Float, Int8, Int4):
         return None
     dtype = jnp.result_type(stored)
     if dtype == jnp.bfloat16:

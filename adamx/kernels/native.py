@@ -11,7 +11,7 @@ import jax
 TARGET = "adamx_step"
 """The name under which XLA knows the kernel."""
 
-INTERFACE = 5
+INTERFACE = 6
 """The version of what this package and its kernel agree on: `kInterface` in `adamx/kernels/cpu/operands.h`."""
 
 

@@ -34,14 +34,15 @@ def step(
     takes them in the order in which it returns them: XLA pairs donated arguments with results by shape, first with
     first, and copies if a parameter is paired with a moment. Float32 parameters differ from those of `update` and
     `apply_updates` by rounding, by at most 5 units in the last place of the larger of parameter and learning rate;
-    quantized moments are equal. An update is not rounded to the dtype of the gradients before it is added.
+    quantized moments are equal, and master weights of 24 bits are equal or neighbours. An update is not rounded to the
+    dtype of the gradients before it is added.
 
     Small float32 leaves are left to XLA, which is as fast there. GPUs and TPUs have a kernel for int8 and dithered
     moments, in leaves of 16,384 elements or more whose last axis is a multiple of their block; XLA's own loop is as
-    good for float32. On a TPU the block must be a multiple of 128, the axis before the last one have 4 elements or
-    more, and a leaf of one axis be a multiple of 1,024. Each device steps its shards of sharded arrays: inside
-    `jax.shard_map`, in `shard_state`, and on CPUs and GPUs under plain `jit` from jax 0.7 on. Derivatives, vmap and
-    `jax.export` use XLA's code.
+    good for float32. `Int4` moments and master weights of 24 bits have a kernel on CPUs only. On a TPU the block must
+    be a multiple of 128, the axis before the last one have 4 elements or more, and a leaf of one axis be a multiple of
+    1,024. Each device steps its shards of sharded arrays: inside `jax.shard_map`, in `shard_state`, and on CPUs and
+    GPUs under plain `jit` from jax 0.7 on. Derivatives, vmap and `jax.export` use XLA's code.
 
     Args:
         tx: any transformation.

@@ -129,7 +129,7 @@ def with_master_weights(
     With `bits=24` the state keeps 8 of the 16 bits, and parameter and state together are 3 bytes. Each new weight is
     rounded to 24 bits by dither (`adamx.storage.dither`), so that updates far below the last of them add up as they
     would in float32. Roundings of updates at random add up at random: docs/low-precision.md has the distance from the
-    weights of 32 bits.
+    weights of 32 bits. The CPU kernel steps these weights; on GPUs and TPUs XLA's own code does.
 
     Args:
         tx: any transformation. What changes updates or skips steps goes inside.

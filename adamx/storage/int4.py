@@ -50,8 +50,9 @@ class Int4(Coded):
     m in `Int4` goes with every storage of v: `mu_dtype=Int4(), nu_dtype=Int8()` is 1.59 bytes of state an element. The
     average of AdaMax, of ADOPT and of parameters has no such v: there it raises.
 
-    Codes are of JAX's type int4: two share a byte on the device. NumPy and checkpoints have a byte for each. XLA steps
-    them; there is no kernel yet. A NaN element makes its whole block NaN.
+    Codes are of JAX's type int4: two share a byte on the device. NumPy and checkpoints have a byte for each. The CPU
+    kernel steps them; on GPUs and TPUs XLA's own code does, and on a CPU where a leaf has several rows of an odd
+    length. A NaN element makes its whole block NaN.
 
     Attributes:
         block_size: elements of the last axis that share a scale, a power of two from 2 on: an element takes 1/2 byte

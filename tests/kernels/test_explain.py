@@ -31,6 +31,18 @@ def test_which_way_each_leaf_goes_and_why():
 
 
 @needs_kernel
+def test_int4_in_odd_rows_is_told():
+    four = adamx.storage.Int4(min_size=0)
+    found = adamx.explain(
+        adamx.adam(1e-3, mu_dtype=four, nu_dtype=four), {"even": jnp.zeros((3, 64)), "odd": jnp.zeros((3, 65))}
+    )
+    assert [(leaf.executor, leaf.why, leaf.moments) for leaf in found.leaves] == [
+        ("native", "", "int4"),
+        ("xla", "int4 codes: with an odd last axis rows end within a byte", "int4"),
+    ]
+
+
+@needs_kernel
 def test_a_beta_close_to_one_is_told():
     found = adamx.explain(adamx.adam(1e-3, b2=0.999999, precise=True), {"w": jnp.zeros((300, 300))})
     assert found.leaves[0].why == "β2 this close to 1 dithers the sum of v"

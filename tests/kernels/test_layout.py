@@ -3,9 +3,9 @@ import pytest
 
 from adamx.core.averages import averages_of, of_squares
 from adamx.core.leaf import MASTER, PLAIN, STOCHASTIC, Leaf, Rule
-from adamx.kernels.layout import DITHERED, FLOAT32, INT8, NEAREST, Form, arrays_of, calls, worthwhile
+from adamx.kernels.layout import DITHERED, FLOAT32, INT4, INT8, NARROW, NEAREST, Form, arrays_of, calls, worthwhile
 from adamx.kernels.layout import form_of as form_by_rule
-from adamx.storage import Float, Int8
+from adamx.storage import Float, Int4, Int8
 from adamx.storage.codec import Quantized
 
 
@@ -33,6 +33,13 @@ def test_what_the_kernel_takes():
     nearest = (Float("bfloat16", stochastic=False), Float())
     assert form_of(leaf(mu=jnp.bfloat16), nearest, PLAIN).mu == (NEAREST, 1)
     assert form_of(leaf(shape=()), FULL, PLAIN) is not None
+
+
+def test_a_master_weight_of_24_bits_is_another_form():
+    half = leaf(g=jnp.bfloat16, p=jnp.bfloat16)
+    wide, narrow = (half._replace(remainder=jnp.zeros((4, 64), dtype)) for dtype in (jnp.uint16, jnp.uint8))
+    assert [form_of(one, FULL, MASTER).weights for one in (wide, narrow)] == [MASTER, NARROW]
+    assert form_of(wide, FULL, MASTER).aliased == form_of(narrow, FULL, MASTER).aliased == 4
 
 
 def test_float32_parameters_have_nothing_behind_them():
@@ -73,6 +80,29 @@ def test_blocks_nest_and_are_not_long(blocks, taken):
     form = form_of(Leaf(X, X, None, *quantized), codecs, PLAIN)
     assert (form is not None) is taken
     assert form is None or (form.mu, form.nu) == ((INT8, blocks[0]), (INT8, blocks[1]))
+
+
+def test_int4_in_rows_of_whole_bytes():
+    def form(shape, first=None, second=None, behind=PLAIN):
+        x, codecs = jnp.zeros(shape), (first or Int4(64, 0), second or Int4(32, 0))
+        moments = [
+            codec.zeros(x, jnp.float32, square=square) for codec, square in zip(codecs, (False, True), strict=True)
+        ]
+        return form_of(Leaf(x, x, None, *moments), codecs, behind)
+
+    found = form((4, 64))
+    assert (found.mu, found.nu, found.aliased) == ((INT4, 64), (INT4, 32), 5)
+    assert form((4, 64), second=Int8(32, 0)).nu == (INT8, 32)
+    assert form((4, 64), second=Float()).nu == (FLOAT32, 1)
+    assert form((2, 3, 65)) is None
+    assert form((65,)) is not None
+    assert form((1, 65)) is not None
+    assert form((4, 64), Int4(8, 0)) is None
+
+
+def test_codes_of_another_codec_are_left_to_xla_which_says_so():
+    eight = Int8(64, 0).zeros(X, jnp.float32, square=False)
+    assert form_of(Leaf(X, X, None, eight, X), (Int4(64, 0), Float()), PLAIN) is None
 
 
 def test_a_call_has_leaves_of_one_form_and_not_too_many():

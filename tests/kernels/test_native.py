@@ -31,10 +31,12 @@ OPERANDS = {
 
 INSTRUCTIONS = """
 import hashlib, jax, jax.numpy as jnp, numpy as np, adamx
-from adamx.storage import Int8
-coded = Int8(block_size=32, min_size=0)
-tx = adamx.adam(1e-2, b1=0.5, b2=0.5, mu_dtype=coded, nu_dtype=coded)
-params = {"w": jnp.ones((7, 150)), "b": jnp.ones(3)}
+from adamx.storage import Int4, Int8
+coded, four = Int8(block_size=32, min_size=0), Int4(block_size=32, min_size=0)
+in_eight = adamx.adam(1e-2, b1=0.5, b2=0.5, mu_dtype=coded, nu_dtype=coded)
+in_four = adamx.adam(1e-2, b1=0.5, b2=0.5, mu_dtype=four, nu_dtype=four)
+tx = adamx.route({"v": in_four}, default=in_eight)
+params = {"w": jnp.ones((7, 150)), "b": jnp.ones(3), "v": jnp.ones((7, 150))}
 state = tx.init(params)
 step = jax.jit(lambda p, s, g: adamx.step(tx, g, s, p))
 for t in range(1, 4):
@@ -163,13 +165,14 @@ def test_an_array_that_is_missing(name):
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
     [
-        ({"mu_storage": 4}, "a moment is stored in no way known here"),
+        ({"mu_storage": 5}, "a moment is stored in no way known here"),
         ({"nu_storage": -1}, "a moment is stored in no way known here"),
-        ({"weights": 3}, "a parameter is rounded in no way known here"),
+        ({"weights": 4}, "a parameter is rounded in no way known here"),
         ({"mu_storage": 3, "mu_block": 0}, "a block must have a multiple of 16 elements up to 1024"),
         ({"nu_storage": 3, "nu_block": 2048}, "a block must have a multiple of 16 elements up to 1024"),
         ({"mu_storage": 3, "mu_block": 32, "nu_storage": 3, "nu_block": 48}, "those of mu and nu must nest"),
         ({"mu_storage": 3, "mu_block": 16}, "mu must be int8, got float32"),
+        ({"nu_storage": 4, "nu_block": 16}, "nu must be int4, got float32"),
     ],
 )
 def test_attributes_that_are_wrong(attributes, sentence):

@@ -1,5 +1,6 @@
-// A tile of which a moment is coded: averages and the largest of each block, then the blocks' numbers, then weights,
-// then codes. Passes of their own, so that no vector waits for the division or the block of another.
+// A tile of which a moment is coded in int8, and none in int4: averages and the largest of each block, then the blocks'
+// numbers, then weights, then codes. Passes of their own, so that no vector waits for the division or the block of
+// another.
 #pragma once
 
 #include <algorithm>
@@ -65,8 +66,8 @@ ADAMX_INLINE void coded(const Constants& c, const Leaf& leaf, const Places& plac
              nu_inverse = inverse_at<coded_nu>(leaf.nu, nu, begin);
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {
       fetch(leaf.gradient, width(leaf.gradient_type), i + n);
-      fetch(leaf.mu.data, leaf.mu.width(), i + n);
-      fetch(leaf.nu.data, leaf.nu.width(), i + n);
+      fetch(leaf.mu.data, leaf.mu.halves() / 2, i + n);
+      fetch(leaf.nu.data, leaf.nu.halves() / 2, i + n);
       land(c, leaf, i, {load<F>(mu.x + i), load<F>(nu.x + i)}, places, norms);
     }
     for (int64_t i = begin; i < std::min(begin + part, n); i += kLanes) {

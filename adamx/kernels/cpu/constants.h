@@ -27,12 +27,14 @@ struct Constants {
   }
 };
 
-// The rule without its options, both moments kept alike, float32 arrays or bfloat16 ones with something behind them.
+// The rule without its options, both moments kept alike, float32 arrays or bfloat16 ones with something behind them,
+// but for int4 and weights of 24 bits: a step on them takes as long if nothing is known.
 inline bool is_usual(const Rule& rule, const Leaf& leaf) {
   const Type type = leaf.weights == Weights::plain ? Type::f32 : Type::bf16;
   return !rule.nesterov && !rule.precise1 && !rule.precise2 && !rule.may_vanish && !rule.rooted &&
          leaf.gradient_type == type && leaf.weight_type == type && leaf.mu.storage == leaf.nu.storage &&
-         leaf.mu.storage != Storage::bf16_nearest;
+         leaf.mu.storage != Storage::bf16_nearest && leaf.mu.storage != Storage::int4 &&
+         leaf.weights != Weights::narrow;
 }
 
 // What the compiler is told of a step that may be any.

@@ -67,7 +67,7 @@ const char* instructions() { return version().name; }
 Tiling tiling(const Leaf& leaf) {
   int64_t rows = leaf.rows(), last = leaf.last(), block = 1, least = kTile;
   for (const Moment* moment : {&leaf.mu, &leaf.nu}) {
-    if (moment->storage != Storage::int8) continue;
+    if (!moment->coded()) continue;
     block = std::max(block, moment->block);
     least = std::min(least, moment->block);
   }

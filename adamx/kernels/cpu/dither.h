@@ -51,11 +51,10 @@ ADAMX_INLINE void each_row(const Leaf& leaf, const Begin& begin, int64_t n, Visi
 // Whether each vector of a tile lies in one group, or no place is asked for. Tiles of coded moments lie in a row or
 // have rows of whole groups.
 inline bool in_groups(const Leaf& leaf) {
-  const bool coded = leaf.mu.storage == Storage::int8 || leaf.nu.storage == Storage::int8;
+  const bool coded = leaf.mu.coded() || leaf.nu.coded();
   const bool rows_fit = coded || leaf.rows() == 1 || leaf.last() % kGroup == 0;
   const bool asked = leaf.mu.storage != Storage::f32 || leaf.nu.storage != Storage::f32;
-  return (rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0) ||
-         !(asked || leaf.weights == Weights::stochastic);
+  return (rows_fit && (leaf.moment_salt | leaf.weight_salt) % kGroup == 0) || !(asked || leaf.dithers_weight());
 }
 
 // Whose thresholds.

@@ -28,6 +28,8 @@ Element element_of(ffi::DataType type) {
       return Element::i8;
     case ffi::DataType::U8:
       return Element::u8;
+    case ffi::DataType::S4:
+      return Element::i4;
     default:
       return Element::other;
   }

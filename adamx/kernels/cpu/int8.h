@@ -26,12 +26,13 @@ ADAMX_INLINE F decode_first(const int8_t* codes, Block block) {
   return float_of(bits_of(size) | (code & 0x80000000u));
 }
 
-ADAMX_INLINE F decode_second(const uint8_t* codes, Block block) {
-  const U k = load_wide(codes);
+ADAMX_INLINE F decode_second(U k, Block block) {
   const U half = k << (kDigits - 1), four = half + half + kOne, five = half + ((kBend << (kDigits - 1)) + kOne);
   const F inner = (float_of(smaller(four, five)) - 1.0f) * block.scale;
   return pick(k == 255u, all(block.top), inner);
 }
+
+ADAMX_INLINE F decode_second(const uint8_t* codes, Block block) { return decode_second(load_wide(codes), block); }
 
 // Rounded up where the fraction exceeds the threshold that t is short of: its lower half.
 ADAMX_INLINE U encode_first(F x, U t, FR inverse) {

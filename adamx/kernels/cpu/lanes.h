@@ -76,7 +76,7 @@ ADAMX_UNARY(-) ADAMX_UNARY(~)
 ADAMX_FUNCTION(bits_of) ADAMX_FUNCTION(float_of) ADAMX_FUNCTION(signed_of) ADAMX_FUNCTION(to_float)
 ADAMX_FUNCTION(pick) ADAMX_FUNCTION(larger) ADAMX_FUNCTION(smaller) ADAMX_FUNCTION(multiply_add)
 ADAMX_FUNCTION(within) ADAMX_FUNCTION(root) ADAMX_FUNCTION(absolute) ADAMX_FUNCTION(signed_like)
-ADAMX_FUNCTION(by_index) ADAMX_FUNCTION(from_float16) ADAMX_FUNCTION(to_float16)
+ADAMX_FUNCTION(by_index) ADAMX_FUNCTION(among) ADAMX_FUNCTION(from_float16) ADAMX_FUNCTION(to_float16)
     // clang-format on
 
     template <typename H>
@@ -129,6 +129,8 @@ ADAMX_INLINE V load_wide(const T* from) {
 
 ADAMX_INLINE FR all(float x) { return x - FR{}; }
 ADAMX_INLINE UR all(uint32_t x) { return x - UR{}; }
+
+ADAMX_INLINE F spread(float x) { return F{} + all(x); }  // 0 for -0
 
 ADAMX_INLINE float largest(U sizes) {  // compared by bits
   uint32_t each[kLanes], most = 0;
@@ -188,11 +190,14 @@ ADAMX_INLINE void store_narrow(T* to, U x) {
 ADAMX_INLINE I is_nan(F x) { return x != x; }
 ADAMX_INLINE F from_bfloat16(U x) { return float_of(x << 16); }
 
-// To nearest, ties to even; the bits of bfloat16 in the lower half of each lane.
-ADAMX_INLINE U to_bfloat16(F x) {
-  const U bits = bits_of(x), rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  return pick(is_nan(x), all(kNaN), rounded);
+// To nearest, ties to even: the bits that are left without so many of the last.
+template <int drop>
+ADAMX_INLINE U without(F x) {
+  const U bits = bits_of(x), rounded = (bits + ((1u << (drop - 1)) - 1u) + ((bits >> drop) & 1u)) >> drop;
+  return pick(is_nan(x), all(kNaN << (16 - drop)), rounded);
 }
+
+ADAMX_INLINE U to_bfloat16(F x) { return without<16>(x); }
 
 }  // namespace ADAMX_ISA
 }  // namespace adamx

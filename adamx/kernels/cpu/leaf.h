@@ -13,10 +13,11 @@ constexpr int64_t kLanes = 16;   // and in one vector; blocks are multiples of i
 enum class Type : uint8_t { f32, bf16, f16 };
 
 // How a moment is kept between steps.
-enum class Storage : uint8_t { f32, bf16_nearest, bf16_dithered, int8 };
+enum class Storage : uint8_t { f32, bf16_nearest, bf16_dithered, int8, int4 };
 
-// What a half-precision weight has behind it: nothing, the rest of a float32 weight, or dithered rounding.
-enum class Weights : uint8_t { plain, master, stochastic };
+// What a half-precision weight has behind it: nothing, the rest of a float32 weight, dithered rounding, or 8 more bits
+// of a weight that is dithered to 24.
+enum class Weights : uint8_t { plain, master, stochastic, narrow };
 
 // Which elements of a weight decay: none, all, or those where that does not oppose the update.
 enum class Decay : uint8_t { nowhere, everywhere, cautious };
@@ -26,14 +27,26 @@ struct Block {
   float scale = 0, top = 0;
 };
 
+// The same in bfloat16.
+struct HalfBlock {
+  uint16_t scale = 0, top = 0;
+};
+
 struct Moment {
   Storage storage = Storage::f32;
-  void* data = nullptr;     // float, bfloat16 bits, or codes
-  Block* blocks = nullptr;  // int8 only
+  void* data = nullptr;              // float, bfloat16 bits, or codes, of int4 two in a byte, the first one below
+  Block* blocks = nullptr;           // of codes
+  HalfBlock* half_blocks = nullptr;  // in their place for an m in int4
   int64_t block = 1;
 
-  size_t width() const { return storage == Storage::f32 ? 4 : storage == Storage::int8 ? 1 : 2; }  // bytes an element
+  bool coded() const { return storage == Storage::int8 || storage == Storage::int4; }
+  size_t halves() const {  // of a byte, an element
+    return storage == Storage::f32 ? 8 : storage == Storage::int8 ? 2 : storage == Storage::int4 ? 1 : 4;
+  }
 };
+
+// The bytes of elements of so many halves.
+inline size_t bytes(size_t elements, size_t halves) { return (elements * halves + 1) / 2; }
 
 struct Leaf {
   int rank = 0;
@@ -43,13 +56,16 @@ struct Leaf {
   Type weight_type = Type::f32;
   Weights weights = Weights::plain;
   void* weight = nullptr;
-  void* remainder = nullptr;                  // uint16 beside bfloat16, float beside float16
+  void* remainder = nullptr;                  // uint16 or uint8 beside bfloat16, float beside float16
   uint32_t moment_salt = 0, weight_salt = 0;  // of the dither
   Decay decays = Decay::nowhere;
   float scale = -1,
         decay = 0;  // the weight moves by `scale` times the direction and, where it decays, `decay` times itself
   Moment mu, nu;
 
+  bool dithers_weight() const { return weights == Weights::stochastic || weights == Weights::narrow; }
+  size_t remainder_width() const { return weights == Weights::narrow ? 1 : weight_type == Type::f16 ? 4 : 2; }
+  bool has(Storage storage) const { return mu.storage == storage || nu.storage == storage; }
   int64_t last() const { return rank == 0 ? 1 : dims[rank - 1]; }
   int64_t rows() const {
     int64_t product = 1;

@@ -8,12 +8,13 @@ namespace {
 constexpr int64_t kNumbers = 10, kCounts = 2, kPerLeaf = 3, kTerms = 2;
 
 const char* name(Element element) {
-  static const char* const names[] = {"float32", "bfloat16", "float16", "uint16", "uint32", "int8", "uint8", "another"};
+  static const char* const names[] = {"float32", "bfloat16", "float16", "uint16", "uint32",
+                                      "int8",    "uint8",    "int4",    "another"};
   return names[static_cast<int>(element)];
 }
 
 size_t width(Element element) {
-  static const size_t widths[] = {4, 2, 2, 2, 4, 1, 1, 1};
+  static const size_t widths[] = {4, 2, 2, 2, 4, 1, 1, 1, 1};
   return widths[static_cast<int>(element)];
 }
 
@@ -102,17 +103,30 @@ class Reader {
   }
 };
 
+Element element_of(Storage storage, bool square) {
+  switch (storage) {
+    case Storage::f32:
+      return Element::f32;
+    case Storage::int8:
+      return square ? Element::u8 : Element::i8;
+    case Storage::int4:
+      return Element::i4;
+    default:
+      return Element::bf16;
+  }
+}
+
 Moment moment(Reader& reader, const char* what, const Leaf& leaf, int64_t storage, int64_t block, bool square) {
   Moment read;
   read.storage = static_cast<Storage>(storage);
-  read.block = read.storage == Storage::int8 ? block : 1;
+  read.block = read.coded() ? block : 1;
   const View data = reader.in_place(what);
   reader.expect_shape(what, data, leaf.rank, leaf.dims);
-  const bool half = read.storage == Storage::bf16_nearest || read.storage == Storage::bf16_dithered;
-  const Element code = square ? Element::u8 : Element::i8;
-  reader.expect(what, data, read.storage == Storage::int8 ? code : half ? Element::bf16 : Element::f32);
+  reader.expect(what, data, element_of(read.storage, square));
   read.data = data.data;
-  if (read.storage != Storage::int8) return read;
+  if (!read.coded()) return read;
+  if (read.storage == Storage::int4 && leaf.rows() > 1 && leaf.last() % 2 != 0)
+    reader.fail(what, "has rows that end within a byte");
 
   int64_t blocks[kMaxRank + 1] = {};
   for (int axis = 0; axis < leaf.rank; ++axis) blocks[axis] = leaf.dims[axis];
@@ -120,9 +134,11 @@ Moment moment(Reader& reader, const char* what, const Leaf& leaf, int64_t storag
   if (leaf.rank > 0) blocks[leaf.rank - 1] = (leaf.last() + block - 1) / block;
   blocks[leaf.rank] = 2;
   const View view = reader.in_place(what);
-  reader.expect(what, view, Element::f32);
+  const bool half = read.storage == Storage::int4 && !square;
+  reader.expect(what, view, half ? Element::bf16 : Element::f32);
   reader.expect_shape(what, view, leaf.rank + 1, blocks);
-  read.blocks = static_cast<Block*>(view.data);
+  if (half) read.half_blocks = static_cast<HalfBlock*>(view.data);
+  if (!half) read.blocks = static_cast<Block*>(view.data);
   return read;
 }
 
@@ -141,10 +157,11 @@ Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers, const float
   read.weight_type = type_of(weight.element);
   read.weight = weight.data;
   read.weights = weight.element == Element::f32 ? Weights::plain : static_cast<Weights>(form.weights);
-  if (read.weights == Weights::stochastic) reader.expect("a dithered parameter", weight, Element::bf16);
-  if (read.weights == Weights::master) {
+  if (read.dithers_weight()) reader.expect("a dithered parameter", weight, Element::bf16);
+  if (read.weights == Weights::master || read.weights == Weights::narrow) {
     const View remainder = reader.in_place("a remainder");
-    reader.expect("a remainder", remainder, read.weight_type == Type::f16 ? Element::f32 : Element::u16);
+    const Element upper = read.weights == Weights::narrow ? Element::u8 : Element::u16;
+    reader.expect("a remainder", remainder, read.weight_type == Type::f16 ? Element::f32 : upper);
     reader.expect_shape("a remainder", remainder, read.rank, read.dims);
     read.remainder = remainder.data;
   }
@@ -160,11 +177,12 @@ Leaf leaf(Reader& reader, const Form& form, const uint32_t* numbers, const float
   return read;
 }
 
+bool coded(int64_t storage) { return storage >= static_cast<int64_t>(Storage::int8); }
+
 // Blocks must nest, so that a tile begins a block of both moments.
 bool fits(int64_t storage, int64_t block, int64_t other) {
-  const bool coded = storage == static_cast<int64_t>(Storage::int8);
-  return !coded || (block >= kLanes && block <= kTile && block % kLanes == 0 &&
-                    (other <= 1 || block % other == 0 || other % block == 0));
+  return !coded(storage) || (block >= kLanes && block <= kTile && block % kLanes == 0 &&
+                             (other <= 1 || block % other == 0 || other % block == 0));
 }
 
 }  // namespace
@@ -172,11 +190,11 @@ bool fits(int64_t storage, int64_t block, int64_t other) {
 std::string read(const std::vector<View>& inputs, const std::vector<View>& outputs, const Form& form, Call& call) {
   Reader reader(inputs, outputs);
   for (const int64_t storage : {form.mu_storage, form.nu_storage}) {
-    if (storage < 0 || storage > 3) reader.fail("a moment", "is stored in no way known here");
+    if (storage < 0 || storage > 4) reader.fail("a moment", "is stored in no way known here");
   }
-  if (form.weights < 0 || form.weights > 2) reader.fail("a parameter", "is rounded in no way known here");
-  if (!fits(form.mu_storage, form.mu_block, form.nu_storage == 3 ? form.nu_block : 1) ||
-      !fits(form.nu_storage, form.nu_block, form.mu_storage == 3 ? form.mu_block : 1)) {
+  if (form.weights < 0 || form.weights > 3) reader.fail("a parameter", "is rounded in no way known here");
+  if (!fits(form.mu_storage, form.mu_block, coded(form.nu_storage) ? form.nu_block : 1) ||
+      !fits(form.nu_storage, form.nu_block, coded(form.mu_storage) ? form.mu_block : 1)) {
     reader.fail("a block", "must have a multiple of 16 elements up to 1024, and those of mu and nu must nest");
   }
   const View numbers = reader.input("numbers"), counts = reader.input("counts"), leaves = reader.input("salts");

@@ -10,9 +10,9 @@ namespace adamx {
 
 // Raised with each change of what `read` or the kernel's attributes mean; INTERFACE in adamx/kernels/native.py is the
 // same.
-constexpr int kInterface = 5;
+constexpr int kInterface = 6;
 
-enum class Element : uint8_t { f32, bf16, f16, u16, u32, i8, u8, other };
+enum class Element : uint8_t { f32, bf16, f16, u16, u32, i8, u8, i4, other };
 
 // An array of the caller's.
 struct View {

@@ -37,9 +37,11 @@ ADAMX_INLINE void land(const Constants& c, const Leaf& leaf, int64_t i, Averages
 ADAMX_INLINE void fetch_all(const Leaf& leaf, int64_t i) {
   fetch(leaf.gradient, width(leaf.gradient_type), i);
   fetch(leaf.weight, width(leaf.weight_type), i);
-  if (leaf.weights == Weights::master) fetch(leaf.remainder, leaf.weight_type == Type::f16 ? 4 : 2, i);
-  fetch(leaf.mu.data, leaf.mu.width(), i);
-  fetch(leaf.nu.data, leaf.nu.width(), i);
+  if (leaf.weights == Weights::master || leaf.weights == Weights::narrow) {
+    fetch(leaf.remainder, leaf.remainder_width(), i);
+  }
+  fetch(leaf.mu.data, leaf.mu.halves() / 2, i);
+  fetch(leaf.nu.data, leaf.nu.halves() / 2, i);
 }
 
 // Each vector's averages beside the division of the one before, which would keep it waiting.

@@ -68,6 +68,9 @@ ADAMX_INLINE UR signed_like(UR x, FR sign) {
 }
 ADAMX_INLINE bool any(IR mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
 ADAMX_INLINE UR by_index(UR index, UR from) { return (UR)_mm512_permutexvar_epi32((__m512i)index, (__m512i)from); }
+ADAMX_INLINE FR among(const float* sixteen, UR index) {
+  return _mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(sixteen));
+}
 ADAMX_INLINE UR evens(UR a, UR b) {
   const __m512i from = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   return (UR)_mm512_permutex2var_epi32((__m512i)a, from, (__m512i)b);
@@ -98,6 +101,11 @@ ADAMX_INLINE UR absolute(IR x) { return (UR)_mm256_abs_epi32((__m256i)x); }
 ADAMX_INLINE UR signed_like(UR x, FR sign) { return (UR)_mm256_sign_epi32((__m256i)x, (__m256i)sign); }
 ADAMX_INLINE bool any(IR mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
 ADAMX_INLINE UR by_index(UR index, UR from) { return (UR)_mm256_permutevar8x32_epi32((__m256i)from, (__m256i)index); }
+ADAMX_INLINE FR among(const float* sixteen, UR index) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(sixteen), (__m256i)index);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(sixteen + 8), (__m256i)index);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32((__m256i)index, 28)));
+}
 ADAMX_INLINE UR evens(UR a, UR b) {
   const __m256 found = _mm256_shuffle_ps((__m256)a, (__m256)b, 0x88);  // two of a, two of b, and again
   return (UR)_mm256_permute4x64_epi64(_mm256_castps_si256(found), 0xD8);
@@ -141,6 +149,11 @@ ADAMX_INLINE bool any(IR mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) 
 ADAMX_INLINE UR by_index(UR index, UR from) {
   UR found{};
   for (int i = 0; i < kWide; ++i) found[i] = from[index[i]];
+  return found;
+}
+ADAMX_INLINE FR among(const float* sixteen, UR index) {
+  FR found{};
+  for (int i = 0; i < kWide; ++i) found[i] = sixteen[index[i]];
   return found;
 }
 ADAMX_INLINE UR evens(UR a, UR b) { return UR{a[0], a[2], b[0], b[2]}; }

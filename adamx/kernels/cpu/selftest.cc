@@ -14,7 +14,7 @@ int passed = 0, failed = 0;
 
 size_t width(Element element) {
   const bool wide = element == Element::f32 || element == Element::u32;
-  return wide ? 4 : element == Element::i8 || element == Element::u8 ? 1 : 2;
+  return wide ? 4 : element == Element::i8 || element == Element::u8 || element == Element::i4 ? 1 : 2;
 }
 
 // A number between 2^-14 and 2^16 cut to the bits of an element.
@@ -41,12 +41,12 @@ void check(bool ok, const std::string& what) {
 }
 
 std::string Case::name() const {
-  static const char* const storages[] = {"float32", "nearest", "dithered", "int8 "};
-  static const char* const weightings[] = {" plain", " master", " stochastic"};
+  static const char* const storages[] = {"float32", "nearest", "dithered", "int8 ", "int4 "};
+  static const char* const weightings[] = {" plain", " master", " stochastic", " of 24 bits"};
   static const char* const decaying[] = {"", ", decay", ", cautious decay"};
   static const char* const elements[] = {"float32", "bfloat16", "float16"};
   const auto moment = [](int64_t storage, int64_t block) {
-    return storages[storage] + (storage == 3 ? std::to_string(block) : std::string());
+    return storages[storage] + (storage >= 3 ? std::to_string(block) : std::string());
   };
   return "mu " + moment(form.mu_storage, form.mu_block) + ", nu " + moment(form.nu_storage, form.nu_block) +
          ", gradient " + elements[static_cast<int>(gradient)] + ", weight " + elements[static_cast<int>(weight)] +
@@ -57,7 +57,7 @@ std::string Case::name() const {
 size_t bytes_of(const View& view) {
   size_t bytes = width(view.element);
   for (int axis = 0; axis < view.rank; ++axis) bytes *= static_cast<size_t>(view.dims[axis]);
-  return bytes;
+  return view.element == Element::i4 ? (bytes + 1) / 2 : bytes;
 }
 
 Arrays::Arrays(const Case& of) {
@@ -83,9 +83,11 @@ Arrays::Arrays(const Case& of) {
       return ++i % 7 == 0 ? 0 : uniform() < .5f ? x : -x;
     });
     add(Role::weight, of.weight, shape, [&] { return 1 + uniform(); });
-    const Element rest = of.weight == Element::f16 ? Element::f32 : Element::u16;
-    const auto remainder = [&] { return rest == Element::f32 ? 1 + uniform() : 65536 * uniform(); };
-    if (of.master()) add(Role::remainder, rest, shape, remainder);
+    const Element rest = of.narrow() ? Element::u8 : of.weight == Element::f16 ? Element::f32 : Element::u16;
+    const auto remainder = [&] {
+      return rest == Element::f32 ? 1 + uniform() : (rest == Element::u8 ? 256 : 65536) * uniform();
+    };
+    if (of.master() || of.narrow()) add(Role::remainder, rest, shape, remainder);
     add_moment(false, of.form.mu_storage, of.form.mu_block, shape);
     add_moment(true, of.form.nu_storage, of.form.nu_block, shape);
   }
@@ -97,7 +99,7 @@ float Arrays::uniform() {
 }
 
 void Arrays::add_moment(bool square, int64_t storage, int64_t block, const Shape& shape) {
-  if (storage != 3) {
+  if (storage < 3) {
     const Element element = storage == 0 ? Element::f32 : Element::bf16;
     return add(Role::moment, element, shape, [&] { return square ? uniform() : 2 * uniform() - 1; });
   }
@@ -105,11 +107,14 @@ void Arrays::add_moment(bool square, int64_t storage, int64_t block, const Shape
   if (!blocks.empty()) blocks.back() = (blocks.back() + block - 1) / block;
   blocks.push_back(2);
   const auto code = [&] { return square ? 256 * uniform() : 255 * uniform() - 127; };
-  add(Role::moment, square ? Element::u8 : Element::i8, shape, code);
+  const auto two_codes = [&] { return 256 * uniform(); };
+  const bool four = storage == 4;
+  if (four) add(Role::moment, Element::i4, shape, two_codes);
+  if (!four) add(Role::moment, square ? Element::u8 : Element::i8, shape, code);
   bool scale = false;
-  add(Role::moment, Element::f32, blocks, [&] {
+  add(Role::moment, four && !square ? Element::bf16 : Element::f32, blocks, [&] {
     scale = !scale;
-    return scale ? (1 + uniform()) * (square ? 0x1p-32f : 0x1p-14f) : 2 + uniform();
+    return scale ? (1 + uniform()) * (four ? .25f : square ? 0x1p-32f : 0x1p-14f) : 2 + uniform();
   });
 }
 
@@ -185,6 +190,7 @@ int main(int count, char** arguments) {
   adamx::check_steps(count > 1 && std::strcmp(arguments[1], "--quick") == 0);
   adamx::check_threads();
   adamx::check_norms();
+  adamx::check_scalar();
   for (const adamx::Version& version : adamx::versions()) std::printf("%s ", version.name);
   std::printf("\n%d passed, %d failed\n", adamx::passed, adamx::failed);
   return adamx::failed != 0;

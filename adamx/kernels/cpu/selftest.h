@@ -21,6 +21,7 @@ void check_steps(bool quick);
 void check_calls();
 void check_threads();
 void check_norms();
+void check_scalar();
 
 using Shape = std::vector<int64_t>;
 
@@ -31,8 +32,11 @@ struct Case {
   Decay decays = Decay::nowhere;
   std::vector<Shape> shapes;
 
-  bool coded() const { return form.mu_storage == 3 || form.nu_storage == 3; }
-  bool master() const { return form.weights == static_cast<int64_t>(Weights::master) && weight != Element::f32; }
+  bool coded() const { return form.mu_storage >= 3 || form.nu_storage >= 3; }
+  bool in_four() const { return form.mu_storage == 4 || form.nu_storage == 4; }
+  bool is(Weights weights) const { return form.weights == static_cast<int64_t>(weights) && weight != Element::f32; }
+  bool master() const { return is(Weights::master); }
+  bool narrow() const { return is(Weights::narrow); }
   std::string name() const;
 };
 

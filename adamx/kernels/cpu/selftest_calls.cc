@@ -7,7 +7,7 @@
 namespace adamx {
 namespace {
 
-constexpr int kElements = 8, kFirst = 4;  // the gradient of the only leaf; what follows it comes out as well
+constexpr int kElements = 9, kFirst = 4;  // the gradient of the only leaf; what follows it comes out as well
 
 Case master_over_int8() {
   Case of;
@@ -92,7 +92,7 @@ void check_arrays(size_t inputs) {
 }
 
 void check_forms() {
-  for (const int64_t storage : {int64_t{-1}, int64_t{4}, int64_t{256 + 3}, INT64_MAX, INT64_MIN}) {
+  for (const int64_t storage : {int64_t{-1}, int64_t{5}, int64_t{256 + 3}, INT64_MAX, INT64_MIN}) {
     check_refused("a storage of mu", "is stored in no way", [storage](Changed& c) { c.form.mu_storage = storage; });
     check_refused("a storage of nu", "is stored in no way", [storage](Changed& c) { c.form.nu_storage = storage; });
     check_refused("weights", "is rounded in no way", [storage](Changed& c) { c.form.weights = storage; });
@@ -147,6 +147,24 @@ void check_leaves() {
   of.weight = Element::f16;
   of.shapes = {{3}};
   check_read(of, "dithered float16", "a dithered parameter must be bfloat16, got float16", nothing);
+  Case fours;
+  fours.form.mu_storage = fours.form.nu_storage = 4;
+  fours.form.mu_block = fours.form.nu_block = 16;
+  fours.shapes = {{3, 70}, {71}, {1, 71}};
+  check_read(fours, "int4", "", nothing);
+  fours.shapes = {{3, 71}};
+  check_read(fours, "int4 in odd rows", "mu has rows that end within a byte", nothing);
+  fours.shapes = {{3, 70}};
+  check_read(fours, "bytes for int4", "nu must be int4, got uint8",
+             [](Changed& c) { c.inputs[8].element = c.outputs[3].element = Element::u8; });
+  check_read(fours, "numbers of v for m", "mu must be bfloat16, got uint16",
+             [](Changed& c) { c.inputs[7].element = c.outputs[2].element = Element::u16; });
+  of.form.weights = static_cast<int64_t>(Weights::narrow);
+  check_read(of, "24 bits of float16", "a dithered parameter must be bfloat16, got float16", nothing);
+  of.weight = Element::bf16;
+  check_read(of, "24 bits", "", nothing);
+  check_read(of, "24 bits as 32", "a remainder must be uint16, got uint8",
+             [](Changed& c) { c.form.weights = static_cast<int64_t>(Weights::master); });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "coded.h"
+#include "four.h"
 #include "plain.h"
 #include "view.h"
 
@@ -13,7 +14,7 @@ namespace ADAMX_ISA {
 namespace {
 
 // The numbers of a step and what a tile is made of are copies that no store can reach: they stay in registers.
-template <typename Norms, typename Known, bool coded_mu, bool coded_nu, typename Places>
+template <typename Norms, typename Known, bool coded_mu, bool coded_nu, typename Places, bool in_four = false>
 void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t end, [[maybe_unused]] double* squares) {
   Constants c = constants;
   typename Norms::Room room;
@@ -28,7 +29,9 @@ void step(const Constants& constants, const Leaf& leaf, int64_t begin, int64_t e
     const bool whole = n % kLanes == 0;
     Leaf known = whole ? here : padded.copy();
     Known::tell(&c, &known);
-    if constexpr (coded_mu || coded_nu) {
+    if constexpr (in_four) {
+      four(c, known, Places(leaf, first, n), n, &norms);
+    } else if constexpr (coded_mu || coded_nu) {
       coded<coded_mu, coded_nu>(c, known, Places(leaf, first, n), n, &norms);
     } else {
       plain(c, known, Places(leaf, first, n), n, &norms);
@@ -57,6 +60,7 @@ void usual(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, dou
 
 template <typename Norms, typename Places>
 void any(const Constants& c, const Leaf& leaf, int64_t begin, int64_t end, double* squares) {
+  if (leaf.has(Storage::int4)) return step<Norms, Any, true, true, Places, true>(c, leaf, begin, end, squares);
   const bool mu = leaf.mu.storage == Storage::int8, nu = leaf.nu.storage == Storage::int8;
   if (mu && nu) return step<Norms, Any, true, true, Places>(c, leaf, begin, end, squares);
   if (mu) return step<Norms, Any, true, false, Places>(c, leaf, begin, end, squares);
@@ -73,6 +77,8 @@ void with_weights(const Constants& c, const Leaf& leaf, int64_t begin, int64_t e
       return usual<Norms, Places, Weights::master>(c, leaf, begin, end, squares);
     case Weights::stochastic:
       return usual<Norms, Places, Weights::stochastic>(c, leaf, begin, end, squares);
+    case Weights::narrow:  // not usual
+      break;
   }
 }
 

@@ -10,26 +10,28 @@ namespace ADAMX_ISA {
 
 inline size_t width(Type type) { return type == Type::f32 ? 4 : 2; }
 
-// Calls `visit(pointer, bytes an element)` for each array that has one number an element, the gradient first.
+// Calls `visit(pointer, halves of a byte an element)` for each array that has one number an element, the gradient
+// first.
 template <typename Visit>
 inline void each_array(Leaf& leaf, Visit visit) {
-  visit(leaf.gradient, width(leaf.gradient_type));
-  visit(leaf.weight, width(leaf.weight_type));
-  if (leaf.remainder != nullptr) visit(leaf.remainder, leaf.weight_type == Type::f16 ? size_t{4} : size_t{2});
-  visit(leaf.mu.data, leaf.mu.width());
-  visit(leaf.nu.data, leaf.nu.width());
+  visit(leaf.gradient, 2 * width(leaf.gradient_type));
+  visit(leaf.weight, 2 * width(leaf.weight_type));
+  if (leaf.remainder != nullptr) visit(leaf.remainder, 2 * leaf.remainder_width());
+  visit(leaf.mu.data, leaf.mu.halves());
+  visit(leaf.nu.data, leaf.nu.halves());
 }
 
 // The leaf from there on, which starts a block where there are blocks.
 inline Leaf from(const Begin& begin, Leaf leaf) {
-  each_array(leaf, [&](void*& data, size_t bytes) {
-    data = static_cast<char*>(data) + static_cast<size_t>(begin.element) * bytes;
+  each_array(leaf, [&](void*& data, size_t halves) {
+    data = static_cast<char*>(data) + bytes(static_cast<size_t>(begin.element), halves);
   });
   for (Moment* moment : {&leaf.mu, &leaf.nu}) {
-    if (moment->storage != Storage::int8) continue;
+    if (!moment->coded()) continue;
     int64_t block = begin.column == 0 ? 0 : begin.column / moment->block;
     if (begin.row != 0) block += begin.row * ((leaf.last() + moment->block - 1) / moment->block);
-    moment->blocks += block;
+    if (moment->blocks != nullptr) moment->blocks += block;
+    if (moment->half_blocks != nullptr) moment->half_blocks += block;
     if (moment->block > leaf.last()) moment->block = leaf.last();  // where a row ends
   }
   return leaf;
@@ -43,9 +45,9 @@ class Padded {
   Leaf copy() {
     Leaf copied = leaf_;
     char* buffer = buffers_;
-    each_array(copied, [&](void*& data, size_t bytes) {
-      std::memcpy(buffer, data, n_ * bytes);
-      std::memset(buffer + n_ * bytes, 0, kLanes * bytes);
+    each_array(copied, [&](void*& data, size_t halves) {
+      std::memcpy(buffer, data, bytes(n_, halves));
+      std::memset(buffer + bytes(n_, halves), 0, bytes(kLanes, halves));
       data = buffer;
       buffer += kBuffer;
     });
@@ -55,8 +57,8 @@ class Padded {
   // All but the gradient, which is only read.
   void write_back() {
     const char* buffer = buffers_;
-    each_array(leaf_, [&](void* data, size_t bytes) {
-      if (buffer != buffers_) std::memcpy(data, buffer, n_ * bytes);
+    each_array(leaf_, [&](void* data, size_t halves) {
+      if (buffer != buffers_) std::memcpy(data, buffer, bytes(n_, halves));
       buffer += kBuffer;
     });
   }

@@ -14,7 +14,7 @@ from adamx.core.averages import Averages, of_squares
 from adamx.core.leaf import MASTER, PLAIN, Leaf, Numbers, Rule, Term
 from adamx.core.message import Moments
 from adamx.core.work import Tail, Work, decays
-from adamx.kernels.layout import DITHERED, FLOAT32, INT8, Form, Kernel, form_of
+from adamx.kernels.layout import DITHERED, FLOAT32, INT4, INT8, NARROW, Form, Kernel, form_of
 from adamx.kernels.operands import OfStep, Scalars, of_step, scalars
 from adamx.kernels.pallas.compilers import PLATFORMS, SINCE, options_for, scalars_for
 from adamx.kernels.pallas.tile import step_tile
@@ -43,7 +43,9 @@ def pallas_form(leaf: Leaf, rule: Rule, platform: str) -> Form | None:
     A tile does not know the norms of its leaf: XLA takes all leaves of a step that is asked for them.
     """
     form, shape = form_of(leaf, rule), jnp.shape(leaf.param)
-    if form is None or leaf.norms is not None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
+    if form is None or form.weights == NARROW or INT4 in (form.mu[0], form.nu[0]):
+        return None
+    if leaf.norms is not None or "float16" in form.dtypes or math.prod(shape) < max(SMALL, 1):
         return None
     block = block_of(form)
     gains = {INT8, DITHERED} & {form.mu[0], form.nu[0]}

@@ -10,6 +10,7 @@ import pytest
 
 import adamx
 from adamx.storage import Float, Int4, Int8
+from adamx.storage.codec import Quantized
 from tests.backends import composed, differing, jitted, needs_kernel, ulps
 
 SHAPES = {
@@ -122,7 +123,8 @@ def test_float32_is_within_2_ulp_of_update(rule, wrapper, backend):
             terms = jnp.maximum(jnp.abs(old.mu[name]), jnp.abs(gradients[name].astype(jnp.float32)) * 0.1)
             assert ulps(mine.mu[name], theirs.mu[name], terms) <= 2, name
             assert ulps(mine.nu[name], theirs.nu[name]) <= 2, name
-            assert ulps(got[0][name], expected[0][name], before[name]) <= BARS.get(wrapper, 2), name
+            bar = max(BARS.get(wrapper, 2), 3 if rule == "adamw" else 2)  # decay is one more term, contracted or not
+            assert ulps(got[0][name], expected[0][name], before[name]) <= bar, name
 
 
 LARGE = {"matrix": (512, 256), "vector": (600,), "scalar": ()}
@@ -230,5 +232,15 @@ def test_gradients_at_the_ends_of_the_range(storage, value):
         gradients = {"w": jnp.full((2, 96), 0.25).at[0, 5].set(value if t == 1 else 0.5)}
         got = native(params, state, gradients)
         params, state = reference(params, state, gradients)
-        assert differing(got[1][0], state[0]) == []
+        assert differing(*(read(STORAGES[storage], moments) for moments in (got[1][0], state[0]))) == []
         assert ulps(got[0]["w"], params["w"], 1.0) <= 2
+
+
+def read(arguments, moments):
+    """Both moments as they are read: the code of a NaN has its sign, which the processor chooses and nobody sees."""
+    found = []
+    for name, stored in (("mu_dtype", moments.mu["w"]), ("nu_dtype", moments.nu["w"])):
+        codec = arguments.get(name)
+        codec = Float(codec) if isinstance(codec, str) else codec
+        found.append((codec.decode(stored, jnp.float32), stored.scales) if isinstance(stored, Quantized) else stored)
+    return found

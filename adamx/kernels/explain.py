@@ -18,6 +18,7 @@ from adamx.kernels.backend import accelerator_kernel, backend
 from adamx.kernels.call import NATIVE
 from adamx.kernels.execute import forms_of
 from adamx.kernels.layout import Kernel, ends_within_a_byte, has_24_bits
+from adamx.storage.codec import is_half, is_quantized
 from adamx.trees import named_leaves, nbytes
 from adamx.variables import bare
 
@@ -188,4 +189,6 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
         return "int4 codes: with an odd last axis rows end within a byte"
     if kernel is not NATIVE and has_24_bits(leaf):
         return "XLA rounds master weights to 24 bits"
+    if kernel is not NATIVE and not any(is_quantized(x) or is_half(x.dtype) for x in (leaf.mu, leaf.nu)):
+        return "float32 moments: XLA's own loop is one pass"
     return "the kernel does not take this shape, dtype or storage"

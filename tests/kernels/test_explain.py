@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 import adamx
+from adamx.kernels.backend import accelerator_kernel
 from tests.backends import needs_kernel
 
 PARAMS = {"large": jnp.zeros((300, 300)), "wide": jnp.zeros((200, 200), jnp.complex64), "tiny": jnp.zeros(3)}
@@ -59,6 +60,8 @@ def test_shapes_do_and_nothing_is_computed():
 def test_other_platforms(platform):
     found = adamx.explain(adamx.adam(1e-3), {"w": jnp.zeros((300, 300))}, platform)
     assert (found.one_pass, found.leaves[0].executor) == (True, "xla")
+    if accelerator_kernel(platform)[0]:
+        assert found.leaves[0].why == "float32 moments: XLA's own loop is one pass"
     with pytest.raises(ValueError, match="platform must be"):
         adamx.explain(adamx.adam(1e-3), PARAMS, "gpu")
 

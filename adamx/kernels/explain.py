@@ -185,10 +185,16 @@ def _why_not(kernel: Kernel | None, work: Work, i: int) -> str:
         return "small: XLA's own loop is as fast" if small else "XLA takes norms: this kernel sees tiles, not leaves"
     if work.rule.averages.dithers_sum:
         return "β2 this close to 1 dithers the sum of v"
-    if ends_within_a_byte(leaf):
+    return _untaken(kernel, leaf)
+
+
+def _untaken(kernel: Kernel | None, leaf: Leaf) -> str:
+    """What of a leaf a kernel does not take."""
+    if kernel is not NATIVE:
+        if has_24_bits(leaf):
+            return "XLA rounds master weights to 24 bits"
+        if not any(is_quantized(x) or is_half(jnp.result_type(x)) for x in (leaf.mu, leaf.nu)):
+            return "float32 moments: XLA's own loop is one pass"
+    elif ends_within_a_byte(leaf):
         return "int4 codes: with an odd last axis rows end within a byte"
-    if kernel is not NATIVE and has_24_bits(leaf):
-        return "XLA rounds master weights to 24 bits"
-    if kernel is not NATIVE and not any(is_quantized(x) or is_half(x.dtype) for x in (leaf.mu, leaf.nu)):
-        return "float32 moments: XLA's own loop is one pass"
     return "the kernel does not take this shape, dtype or storage"

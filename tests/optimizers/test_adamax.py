@@ -120,7 +120,7 @@ def test_a_stage_that_would_take_the_root_is_refused(stage):
 
 def test_squares_are_refused_by_the_quotient():
     tx = optax.chain(adamx.scale_by_moments(), adamx.optimizers.divide_by_infinity_norm())
-    with pytest.raises(TypeError, match=r"got Moments with a v that averages squares: end .* with bias_correction\(\)"):
+    with pytest.raises(TypeError, match=r"got Moments with a v that averages squares: put bias_correction\(\) behind"):
         tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
 
 

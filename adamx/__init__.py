@@ -125,6 +125,8 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("flax", "testing"):  # imported when it is asked for: Flax need not be there
+        return importlib.import_module(f"adamx.{name}")
     if name not in _MOVED:
         raise AttributeError(f"module 'adamx' has no attribute {name!r}")
     message = f"adamx.{name} is {_MOVED[name]}.{name} since 0.2; the old name goes with the next release"

@@ -83,7 +83,8 @@ def with_ema(
 
     Raises:
         ValueError: decay out of range, every below 1, start below 0, a dtype that rounds to nearest; at update, no
-            parameters, or of another structure or shape than at init; in a step, stages behind it in a chain.
+            parameters, or of another structure or shape than at init; in a step, stages of adamx
+            behind it in a chain.
         TypeError: arguments of another type; at init, a schedule that does not give a number; a state that is not this
             transformation's.
 
@@ -143,7 +144,7 @@ def with_ema(
         before = _checked(state, weights.params)
         if told.tails:
             raise ValueError(
-                f"with_ema averages the parameters after a step, but {len(told.tails)} stages of a chain stand behind "
+                "with_ema averages the parameters after a step, but stages of a chain stand behind "
                 "it: put it around the whole chain, adamx.with_ema(adamx.chain(...), decay)"
             )
         moved, after = take_step(inner, gradients, before.inner, weights, told)

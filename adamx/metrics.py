@@ -113,7 +113,7 @@ def with_norms(tx: optax.GradientTransformation, *patterns: str) -> optax.Gradie
         kept = before(state, weights.params)
         if told.tails:
             raise ValueError(
-                f"with_norms takes the norms of a whole step, but {len(told.tails)} stages of a chain stand behind it: "
+                "with_norms takes the norms of a whole step, but stages of a chain stand behind it: "
                 "put it around the whole chain, adamx.with_norms(adamx.chain(...))"
             )
         given = tuple(jax.tree.leaves(gradients))

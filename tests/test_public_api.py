@@ -47,6 +47,13 @@ def test_a_name_that_has_moved_warns_and_is_the_same_thing(name):
         assert getattr(adamx, name) is getattr(module, name)
 
 
+@pytest.mark.parametrize("name", ["flax", "testing"])
+def test_modules_that_are_imported_when_they_are_asked_for(name, monkeypatch):
+    module = importlib.import_module(f"adamx.{name}")
+    monkeypatch.delattr(adamx, name)
+    assert getattr(adamx, name) is module
+
+
 def test_a_name_that_never_was_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'adamx' has no attribute 'adamz'"):
         adamx.adamz  # noqa: B018

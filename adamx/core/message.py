@@ -89,8 +89,8 @@ class Message:
     """
 
     power: ClassVar[float]
-    second: ClassVar[str]
-    quotient: ClassVar[str]
+    second: ClassVar[str] = "a v of another kind"
+    quotient: ClassVar[str] = "the stage 2 made for it"
 
     count: jax.Array
     gradients: Tree

@@ -99,14 +99,14 @@ def explain(
         tx: any transformation.
         params: the parameters, or their `jax.ShapeDtypeStruct`.
         platform: "cpu", "cuda", "rocm" or "tpu".
-        step: the jitted training step, `train_step.lower(...)` or what that compiles to: the explanation then tells
+        step: the lowered training step, `train_step.lower(params, ...)` of the jitted one: the explanation then tells
             how many bytes of parameters and state it copies because they are not donated.
 
     Returns:
         An `Explanation`; print it.
 
     Raises:
-        ValueError, TypeError: as `tx.init` and `adamx.step` do; another platform.
+        ValueError, TypeError: as `tx.init` and `adamx.step` do; another platform; a step that is not lowered.
 
     Example:
         >>> import jax.numpy as jnp, optax, adamx
@@ -156,8 +156,11 @@ def _moments(leaf: Leaf) -> str:
 
 def _undonated(step: jax.stages.Lowered | jax.stages.Compiled, stepped: Any) -> int:
     """The bytes of arrays for which a jitted function has no donated argument of their shape and dtype."""
-    arguments = jax.tree.leaves(step.args_info)
-    donated = Counter((tuple(x.shape), jnp.dtype(x.dtype)) for x in arguments if x.donated)
+    try:
+        arguments = jax.tree.leaves(step.args_info)
+    except (AttributeError, TypeError):  # what nnx.jit compiles to raises the latter
+        raise TypeError(f"step must be a lowered step, train_step.lower(params, ...), got {type(step)}") from None
+    donated = Counter((tuple(x.shape), x.dtype) for x in arguments if x.donated)
     missing = Counter((tuple(x.shape), jnp.dtype(x.dtype)) for x in jax.tree.leaves(stepped)) - donated
     return sum(count * nbytes(jax.ShapeDtypeStruct(*kind)) for kind, count in missing.items())
 

@@ -80,6 +80,10 @@ def test_what_a_training_step_does_not_donate():
         found = adamx.explain(tx, params, step=lowered)
         assert found.undonated == adamx.explain(tx, params, step=lowered.compile()).undonated == missing
         assert ("are not donated: XLA copies" in str(found)) == (missing > 0)
+    with pytest.raises(TypeError, match=r"step must be a lowered step, train_step\.lower\(params"):
+        adamx.explain(tx, params, step=jax.jit(step))
+    keyed = jax.jit(lambda params, state, key: (params, state), donate_argnums=(0, 1, 2))
+    assert adamx.explain(tx, params, step=keyed.lower(params, state, jax.random.key(0))).undonated == 0
     alone = adamx.explain(tx, params)
     assert alone.undonated is None
     assert "donate" not in str(alone)

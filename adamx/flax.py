@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from flax.training import train_state
 
-from adamx.differences import first_difference
+from adamx.interop.check import differences
 from adamx.kernels.step import step
 from adamx.variables import bare, has_variables, is_variable
 
@@ -65,15 +65,10 @@ class Optimizer(nnx.Optimizer[Any]):
             >>> optimizer = adamx.flax.Optimizer(model, tx, wrt=nnx.Param)
             >>> optimizer.set_state(tx.init(nnx.state(model, nnx.Param)))
         """
-        own, given = bare(self.opt_state), bare(state)
-        if jax.tree.structure(own) != jax.tree.structure(given) or _kinds(own) != _kinds(given):
-            difference = first_difference(own, given) or "an array has another shape or dtype"
-            raise ValueError(f"the state is not that of the optimizer: {difference}; see adamx.interop.restore_as")
-        _write(self.opt_state, given)
-
-
-def _kinds(tree: Any) -> list[Any]:
-    return [(jax.numpy.shape(x), jax.numpy.result_type(x)) for x in jax.tree.leaves(tree)]
+        found = differences(self.opt_state, state)
+        if found:
+            raise ValueError(f"the state is not that of the optimizer: {found[0][1]}; see adamx.interop.restore_as")
+        _write(self.opt_state, bare(state))
 
 
 def _write(variables: Any, arrays: Any) -> None:

@@ -20,8 +20,8 @@ FACTORIES = ("adam", "adamw", "mars", "nadam", "nadamw")
 
 def hidden_by(update: Any) -> str:
     """What hides a step in one pass, and what to use instead; "" where the update of a transformation hides none."""
-    name = getattr(update, "__qualname__", "").partition(".")[0]
-    if name not in INSTEAD or not (update.__module__ or "").startswith("optax."):
+    package, _, name = called(update).partition(".")
+    if name not in INSTEAD or package != "optax":
         return ""
     bound = hasattr(update, "__self__")  # a method holds what its object does, a function what is around it
     held = vars(update.__self__).values() if bound else [cell.cell_contents for cell in update.__closure__ or ()]
@@ -32,7 +32,8 @@ def called(update: Any) -> str:
     """The update of a transformation by the name of the function that has made it, as in "optax.sgd"."""
     function = getattr(update, "function", update)
     name = getattr(function, "__qualname__", type(function).__name__).partition(".")[0]
-    return f"{(function.__module__ or '').partition('.')[0]}.{name}"
+    package = (getattr(function, "__module__", None) or "").partition(".")[0]
+    return f"{package}.{name}"
 
 
 def _makes_one_pass(held: Any) -> bool:

@@ -12,8 +12,7 @@ from adamx import numerics
 from adamx.numerics import Scalar
 from adamx.storage import Codec, Float
 from adamx.storage.codec import is_half
-from adamx.trees import Tree, check_fits, map_leaves, path_name
-from adamx.variables import flatten_with_path
+from adamx.trees import Tree, check_fits, map_leaves, named_leaves, path_name
 
 HINT = (
     "Moments is the message from scale_by_moments to bias_correction, not a tree of arrays: "
@@ -107,9 +106,10 @@ class Message:
 
     def __post_init__(self) -> None:
         for name in ("mu", "nu"):
-            for path, x in flatten_with_path(getattr(self, name))[0]:
-                if is_half(jnp.result_type(x)):
-                    raise TypeError(f"{type(self).__name__}: {name} at {path_name(path)} has dtype {x.dtype}: {WIDE}")
+            tree = getattr(self, name)
+            if any(is_half(jnp.result_type(x)) for x in jax.tree.leaves(tree)):  # paths are for the error alone
+                where, x = next((where, x) for where, x in named_leaves(tree).items() if is_half(jnp.result_type(x)))
+                raise TypeError(f"{type(self).__name__}: {name} at {where} has dtype {x.dtype}: {WIDE}")
 
     def m_hat(self) -> Tree:
         """Line 9: `m̂_t = m_t / (1-β1^t)`, or m as it is where a stage has corrected it already."""

@@ -81,9 +81,7 @@ def form_of(leaf: Leaf, rule: Rule) -> Form | None:
     mu, nu = _storage(leaf.mu, rule.averages.mu_codec), _storage(leaf.nu, rule.averages.nu_codec)
     if mu is None or nu is None or max(mu[1], nu[1]) % min(mu[1], nu[1]):
         return None
-    if INT4 in (mu[0], nu[0]) and ends_within_a_byte(leaf):
-        return None
-    return Form((g.name, p.name), weights, mu, nu)
+    return None if ends_within_a_byte(leaf) else Form((g.name, p.name), weights, mu, nu)
 
 
 def has_24_bits(leaf: Leaf) -> bool:
